@@ -1,0 +1,51 @@
+"""Evolutionary search that makes trained convolutional networks smaller and faster.
+
+A `Task` is a trained network with data. An encoding (`FilterBits`) turns genomes into structures, a fitness
+(`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them, an algorithm (`ECS`,
+`RandomSearch`) proposes new genomes, an evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, and `search` returns a
+`Run`: a history, a Pareto front, and networks to build, fine-tune, `save` and `load`.
+"""
+
+from typing import TYPE_CHECKING
+
+from evo.algorithms import ECS, RandomSearch, toolbox
+from evo.blueprint import Blueprint
+from evo.candidate import Candidate
+from evo.encodings.filter_bits import FilterBits
+from evo.errors import EvoError
+from evo.evaluation import LocalEvaluator, RayEvaluator
+from evo.fitness.subset_finetune import SubsetFineTune
+from evo.network import Network
+from evo.network.checkpoint import load, save
+from evo.run import Run
+from evo.search import search
+from evo.task import Task
+from evo.training import error_rate, finetune
+
+if TYPE_CHECKING:
+    # At run time `evo.fitness` is the package, which can be called like this decorator.
+    from evo.fitness.base import fitness as fitness
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ECS",
+    "Blueprint",
+    "Candidate",
+    "EvoError",
+    "FilterBits",
+    "LocalEvaluator",
+    "Network",
+    "RandomSearch",
+    "RayEvaluator",
+    "Run",
+    "SubsetFineTune",
+    "Task",
+    "error_rate",
+    "finetune",
+    "fitness",
+    "load",
+    "save",
+    "search",
+    "toolbox",
+]

@@ -1,0 +1,10 @@
+"""Algorithms as ask/tell, on DEAP; `ALGORITHMS` names them."""
+
+from evo.algorithms.base import Algorithm
+from evo.algorithms.ecs import ECS
+from evo.algorithms.random import RandomSearch
+from evo.algorithms.toolbox import Toolbox, toolbox
+
+ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "random": RandomSearch}
+
+__all__ = ["ALGORITHMS", "ECS", "Algorithm", "RandomSearch", "Toolbox", "toolbox"]

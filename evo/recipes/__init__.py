@@ -1,0 +1,1 @@
+"""The five systems as short compositions of the parts."""

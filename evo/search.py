@@ -1,0 +1,427 @@
+"""The search: asks the algorithm, evaluates what is new, writes every result down, tells the algorithm."""
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import tomli_w
+
+from evo.algorithms.base import Algorithm
+from evo.blueprint import Blueprint
+from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.individual import Individual
+from evo.errors import EvaluatorError, RunFolderError, SettingsError
+from evo.evaluation import EVALUATORS, Evaluator, Job, LocalEvaluator, Outcome, Session
+from evo.fitness.base import Fitness
+from evo.history import COLUMNS, History, Row
+from evo.network import COSTS
+from evo.run import BASE, HISTORY, SETTINGS, Run, pack_structure, read_settings
+from evo.task import Task
+
+IDENTITY = ("task", "encoding", "fitness", "algorithm", "seed", "threads")
+"""The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is, for a display.
+
+    Attributes:
+        generation: finished generations.
+        generations: how many there will be.
+        asked: individuals of the current generation.
+        pending: those of them still to be evaluated.
+        evaluated: evaluations of the whole run so far, failures included.
+        failed: how many of these failed or timed out.
+        cached: individuals that were looked up instead.
+        best: the row with the best first objective: all its objectives and costs, and its `id`; None before the first.
+        original: the costs of the unpruned network.
+        seconds: since this search (or its resumption) started.
+        seconds_left: an estimate; None before the first generation is done.
+    """
+
+    generation: int
+    generations: int
+    asked: int
+    pending: int
+    evaluated: int
+    failed: int
+    cached: int
+    best: Mapping[str, float] | None
+    original: Mapping[str, int]
+    seconds: float
+    seconds_left: float | None
+
+
+def search(
+    task: Task,
+    *,
+    encoding: Encoding,
+    fitness: Fitness,
+    algorithm: Algorithm,
+    evaluator: Evaluator | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    max_evaluations: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> Run:
+    """Search for small networks and return the run; every result is in its folder before the search moves on.
+
+    If the folder holds a search with the same task, settings and seed, that search is continued, and a finished one is
+    returned as it is. The result is the same, bit for bit, as if it had never been interrupted.
+
+    Args:
+        task: network and data.
+        encoding: how genomes become networks.
+        fitness: what is better.
+        algorithm: how genomes are proposed.
+        evaluator: where evaluations happen; default all processors of this machine.
+        out: the run's folder; default a new one under "runs".
+        seed: of everything random, ≥ 0.
+        max_evaluations: stop before the generation that would exceed this number of evaluations; look-ups do not count.
+        progress: called after every evaluation and generation.
+        source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
+
+    Raises:
+        SettingsError: the parts do not fit together.
+        RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
+        EvaluatorError: no worker can be had, or all evaluations of the first generation failed.
+    """
+    evaluator = evaluator or LocalEvaluator()
+    _check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations)
+    folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    settings = _settings(task, encoding, fitness, algorithm, evaluator, seed, source)
+    if max_evaluations is not None:
+        settings["max_evaluations"] = max_evaluations
+    with _claimed(folder):
+        history = _open_folder(folder, task, fitness, settings)
+        try:
+            space = encoding.bind(task.network, tuple(objective.weight for objective in fitness.objectives))
+            algorithm = algorithm.model_copy()
+            algorithm.start(space, fitness.objectives, seed)
+            job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout)
+            loop = _Loop(task, fitness, algorithm, space, history, max_evaluations, progress)
+            loop.run(lambda: evaluator.open(job))
+        finally:
+            history.close()
+    return Run(folder, task)
+
+
+def _check(
+    task: Task,
+    encoding: Encoding,
+    fitness: Fitness,
+    algorithm: Algorithm,
+    evaluator: Evaluator,
+    seed: int,
+    max_evaluations: int | None,
+) -> None:
+    """Refuse what cannot work, in one sentence, before anything is written."""
+    for name, value, kind in (
+        ("task", task, Task),
+        ("encoding", encoding, Encoding),
+        ("fitness", fitness, Fitness),
+        ("algorithm", algorithm, Algorithm),
+        ("evaluator", evaluator, Evaluator),
+    ):
+        if not isinstance(value, kind):
+            hint = (
+                "; decorate the function with @evo.fitness(maximize=…)" if kind is Fitness and callable(value) else ""
+            )
+            article = "an" if kind.__name__[0] in "AE" else "a"
+            raise SettingsError(f"{name}: expected {article} {kind.__name__}, got {type(value).__name__}{hint}")
+    if not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"seed: expected a whole number ≥ 0, got {seed!r}")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise SettingsError(f"max_evaluations: expected at least 1, got {max_evaluations}")
+    for objective in fitness.objectives:
+        if objective.name in {*COLUMNS, "genome", "structure"} or not objective.name:
+            raise SettingsError(
+                f"fitness: an objective cannot be called {objective.name!r}, a column of the history is"
+            )
+    algorithm.check(fitness.objectives)
+    fitness.check(task)
+
+
+def _settings(
+    task: Task,
+    encoding: Encoding,
+    fitness: Fitness,
+    algorithm: Algorithm,
+    evaluator: Evaluator,
+    seed: int,
+    source: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the content of run.toml: everything that was decided, and what it was decided on."""
+    name = next((name for name, kind in EVALUATORS.items() if type(evaluator) is kind), type(evaluator).__name__)
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "threads": evaluator.threads,
+        "task": task.describe(),
+        "encoding": {"name": type(encoding).__name__, **encoding.to_dict()},
+        "fitness": fitness.describe(),
+        "algorithm": {"name": type(algorithm).__name__, **algorithm.to_dict()},
+        "evaluator": {"name": name, **evaluator.to_dict()},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray", "torch-pruning")},
+        },
+        "hardware": {"host": platform.node(), "machine": platform.machine(), "processors": os.cpu_count() or 0},
+    }
+    if source:
+        settings["source"] = dict(source)
+    return _without_none(settings)
+
+
+def _without_none(value: Any) -> Any:
+    """Leave out what TOML has no word for: a setting that is not there has its default, None."""
+    if isinstance(value, Mapping):
+        return {name: _without_none(entry) for name, entry in value.items() if entry is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{folder}: another search is writing here; wait for it or choose another folder"
+            ) from None
+        yield
+
+
+def _open_folder(folder: Path, task: Task, fitness: Fitness, settings: dict[str, Any]) -> History:
+    """Make the run folder, or check that the one that is there was made by the same search."""
+    names = [objective.name for objective in fitness.objectives]
+    path = folder / HISTORY
+    if (folder / SETTINGS).exists():
+        made_with = read_settings(folder)
+        differences = list(_differences(made_with, settings))
+        if differences:
+            raise RunFolderError(f"{folder}: belongs to another search ({differences[0]}); choose another folder")
+    elif path.exists():
+        raise RunFolderError(f"{folder}: holds a history without {SETTINGS}; choose another folder")
+    history = History(path, create=names)
+    if history.meta("run") is None:
+        groups = [(group.name, group.size) for group in task.network.groups]
+        objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
+        history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
+        safetensors.torch.save_file(task.network.tensors(), folder / BASE)
+    # Last: a folder with run.toml is a complete one.
+    part = folder / (SETTINGS + ".part")
+    if not (folder / SETTINGS).exists():
+        part.write_text(tomli_w.dumps(settings))
+        part.replace(folder / SETTINGS)
+    return history
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Say where two settings of a search disagree in what decides its results."""
+    for part in IDENTITY:
+        before, now = old.get(part), new.get(part)
+        if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+            if before != now:
+                yield f"{part} was {before!r}, is now {now!r}"
+            continue
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                yield f"{part}.{name} was {before.get(name)!r}, is now {now.get(name)!r}"
+
+
+class _Loop:
+    """The search loop of one process."""
+
+    def __init__(
+        self,
+        task: Task,
+        fitness: Fitness,
+        algorithm: Algorithm,
+        space: GenomeSpace,
+        history: History,
+        max_evaluations: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._network = task.network
+        self._groups = [(group.name, group.size) for group in task.network.groups]
+        self._objectives = fitness.objectives
+        self._algorithm = algorithm
+        self._space = space
+        self._history = history
+        self._limit = max_evaluations
+        self._progress = progress
+        self._original = task.network.cost_of(task.network.full)
+        self._began = time.monotonic()
+        self._resumed_at = 0
+        self._known: dict[str, Outcome] = {}
+        self._written: dict[int, Outcome] = {}
+        self._rows = 0
+        self._evaluated = self._failed = self._cached = 0
+        self._best: dict[str, float] | None = None
+        self._pending = 0
+        self._asked: list[Individual] = []
+
+    def run(self, open_session: Callable[[], Session]) -> None:
+        """Continue from what the history holds until the algorithm or the limit ends it."""
+        self._load()
+        session: Session | None = None
+        try:
+            while (asked := self._algorithm.ask()) is not None:
+                self._asked = asked
+                rows, blueprints = self._enter(asked)
+                if self._limit is not None and self._evaluated + len(blueprints) > self._limit:
+                    break
+                if blueprints and session is None:
+                    session = open_session()
+                self._evaluate(rows, blueprints, session)
+                self._finish(asked, rows)
+        finally:
+            if session is not None:
+                session.close()
+
+    def _load(self) -> None:
+        """Take up what an earlier process left: the state after its last generation, and results written since."""
+        state = self._history.meta("state")
+        if state is not None:
+            self._algorithm.restore(state["algorithm"])
+            self._rows = state["rows"]
+        self._resumed_at = self._algorithm.generation
+        for number, key, status, reason, values in self._history.outcomes():
+            outcome = Outcome(key, status, values, reason, 0.0, "")  # type: ignore[arg-type]
+            if number >= self._rows:
+                self._written[number] = outcome
+            else:
+                self._known.setdefault(key, outcome)
+        frame = self._history.frame()
+        finished = frame[frame.index < self._rows]
+        self._cached = int(finished["cached"].sum())
+        self._evaluated = len(finished) - self._cached
+        self._failed = int(((finished["status"] != "ok") & ~finished["cached"]).sum())
+        for number, entry in finished[finished["status"] == "ok"].iterrows():
+            names = [*COSTS, *(objective.name for objective in self._objectives)]
+            self._note_best({"id": float(str(number)), **{name: float(entry[name]) for name in names}})
+
+    def _enter(self, asked: list[Individual]) -> tuple[list[Row], dict[str, Blueprint]]:
+        """Give every individual its row; return the rows and, by key, the structures that nobody has measured yet."""
+        rows = []
+        first: set[str] = set()
+        missing: dict[str, Blueprint] = {}
+        blueprints = [self._space.decode(individual) for individual in asked]
+        costs = self._network.costs.costs(self._network.counts(blueprints)) if blueprints else {}
+        for index, (individual, blueprint) in enumerate(zip(asked, blueprints, strict=True)):
+            individual.row = self._rows + index
+            row = Row(
+                id=individual.row,
+                generation=self._algorithm.generation,
+                operator=individual.operator,
+                parents=individual.parents,
+                genome=self._space.pack(individual),
+                structure=pack_structure(blueprint.masks, self._groups),
+                key=blueprint.key,
+                costs={name: int(values[index]) for name, values in costs.items()},
+                cached=blueprint.key in self._known or blueprint.key in first,
+            )
+            first.add(blueprint.key)
+            rows.append(row)
+            if not row.cached and row.id not in self._written:
+                missing[row.key] = blueprint
+        return rows, missing
+
+    def _evaluate(self, rows: list[Row], blueprints: dict[str, Blueprint], session: Session | None) -> None:
+        """Evaluate what is missing; write each result, and the rows that share it, as soon as it is there."""
+        waiting: dict[str, list[Row]] = {}
+        for row in rows:
+            waiting.setdefault(row.key, []).append(row)
+        self._pending = len(blueprints)
+        for key in [key for key in waiting if key not in blueprints]:
+            mine = waiting.pop(key)
+            self._record(mine, self._known.get(key) or self._written[mine[0].id])
+        self._report()
+        if session is not None:
+            for outcome in session.run(list(blueprints.values())):
+                self._pending -= 1
+                self._record(waiting.pop(outcome.key), outcome)
+                self._report()
+
+    def _record(self, rows: list[Row], outcome: Outcome) -> None:
+        """Complete `rows`, which share a structure, and write those that are not on disk yet."""
+        self._known.setdefault(outcome.key, outcome)
+        for row in rows:
+            row.status, row.reason = outcome.status, outcome.reason
+            row.objectives = outcome.objectives
+            if not row.cached:
+                row.seconds, row.worker = outcome.seconds, outcome.worker
+                self._evaluated += 1
+                self._failed += outcome.status != "ok"
+            else:
+                self._cached += 1
+            if outcome.status == "ok":
+                self._note_best({"id": float(row.id), **row.costs, **outcome.objectives})
+        self._history.add(row for row in rows if row.id not in self._written)
+
+    def _note_best(self, values: dict[str, float]) -> None:
+        first = self._objectives[0]
+        if self._best is None or (values[first.name] - self._best[first.name]) * first.weight > 0:
+            self._best = values
+
+    def _finish(self, asked: list[Individual], rows: list[Row]) -> None:
+        """Tell the algorithm and save its state."""
+        for individual, row in zip(asked, rows, strict=True):
+            if row.status == "ok":
+                values = {**row.costs, **row.objectives}
+                individual.fitness.values = tuple(float(values[objective.name]) for objective in self._objectives)
+        if asked and self._evaluated == self._failed:
+            raise EvaluatorError(
+                f"every one of the first {self._evaluated} evaluations failed; the first: {rows[0].reason}"
+            )
+        generation = self._algorithm.generation
+        cached = sum(row.cached for row in rows)
+        failed = sum(row.status != "ok" and not row.cached for row in rows)
+        statistics = {"asked": len(rows), "evaluated": len(rows) - cached, "failed": failed, "cached": cached}
+        statistics |= self._algorithm.statistics(asked)
+        self._algorithm.tell(asked)
+        self._rows += len(rows)
+        state = {"algorithm": self._algorithm.state(), "rows": self._rows}
+        self._history.finish_generation(generation, statistics, state)
+        self._written.clear()
+        self._report()
+
+    def _report(self) -> None:
+        if self._progress is None:
+            return
+        seconds = time.monotonic() - self._began
+        done = self._algorithm.generation
+        total = self._algorithm.rounds
+        share = done - self._resumed_at + (1 - self._pending / max(1, len(self._asked)) if self._pending else 0)
+        self._progress(
+            Progress(
+                generation=done,
+                generations=total,
+                asked=len(self._asked),
+                pending=self._pending,
+                evaluated=self._evaluated,
+                failed=self._failed,
+                cached=self._cached,
+                best=self._best,
+                original=self._original,
+                seconds=seconds,
+                seconds_left=seconds * (total - self._resumed_at - share) / share if share else None,
+            )
+        )

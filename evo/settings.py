@@ -1,0 +1,41 @@
+"""The base of every part a user configures: checked on construction, refused in one sentence, immutable afterwards."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evo.errors import SettingsError, unknown_name
+
+
+def explain(error: ValidationError, owner: type[BaseModel], where: str) -> str:
+    """Turn pydantic's first complaint about `owner` into one sentence that starts with `where`."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    place = ".".join([where, *path]) if path else where
+    if first["type"] == "extra_forbidden":
+        fields = {field.alias or name for name, field in owner.model_fields.items()}
+        return f"{where}: {unknown_name('setting', path[-1], fields)}"
+    if first["type"] == "missing":
+        return f"{place} is missing; it has no default"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{place}: got {first['input']!r}; {message}"
+
+
+class Settings(BaseModel):
+    """Immutable, keyword-only settings; a wrong value raises SettingsError with one sentence.
+
+    Every field carries a `description`, from which the table of `run.toml` keys is made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise SettingsError(explain(error, type(self), type(self).__name__)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the complete settings as plain values, defaults included."""
+        return self.model_dump(mode="json")

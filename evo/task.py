@@ -1,0 +1,84 @@
+"""What a user brings: a trained network and labelled data."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evo.errors import DataError, SettingsError
+from evo.network import Network
+from evo.training.data import Samples, SizedDataset, load_samples, split
+
+Data = Samples | SizedDataset | tuple[Any, Any]
+
+
+class Task:
+    """A trained network with the data to judge smaller ones by.
+
+    Attributes:
+        network: the analysed network; candidates are built from it.
+        train: images for fine-tuning.
+        val: images that fitness is measured on; never trained on.
+        test: images kept out of the search altogether, for the final figures; None if there are none.
+    """
+
+    train: Samples
+    val: Samples
+    test: Samples | None
+
+    def __init__(
+        self, model: nn.Module, train: Data, val: "Data | float" = 0.1, *, test: Data | None = None, seed: int = 0
+    ) -> None:
+        """Decode the data and analyse the network; `model` is copied and left as it is.
+
+        Args:
+            model: the trained network; called with a batch of inputs, returns class scores (N, classes).
+            train: see `load_samples` for what is accepted.
+            val: likewise, or a fraction in (0, 1) of the training images, split off at random in equal shares per class.
+            test: likewise.
+            seed: of that split.
+
+        Raises:
+            DataError: data are malformed, or sets disagree in shape.
+            NetworkError: the network cannot be run on the data or has nothing to prune.
+        """
+        if not isinstance(model, nn.Module):
+            raise SettingsError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        self.train = load_samples(train, "train")
+        if isinstance(val, int | float):
+            if not 0 < val < 1:
+                raise SettingsError(f"val: a fraction of the training images lies between 0 and 1, got {val}")
+            self.train, self.val = split(self.train, float(val), np.random.default_rng(seed))
+        else:
+            self.val = load_samples(val, "val")
+        self.test = None if test is None else load_samples(test, "test")
+        for name, other in (("val", self.val), ("test", self.test)):
+            if other is not None and other.x.shape[1:] != self.train.x.shape[1:]:
+                raise DataError(
+                    f"{name}: images have shape {tuple(other.x.shape[1:])}, "
+                    f"those of train {tuple(self.train.x.shape[1:])}"
+                )
+        self.network = Network.analyse(model, self.train.x[:1])
+        self._check_output()
+
+    def _check_output(self) -> None:
+        with torch.no_grad():
+            scores = self.network.build(self.network.full)(self.train.x[:1])
+        classes = max(part.classes for part in (self.train, self.val, self.test) if part is not None)
+        if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
+            raise DataError("model: expected one tensor of class scores (N, classes) as the network's output")
+        if scores.shape[1] < classes:
+            raise DataError(f"model: it has {scores.shape[1]} outputs, but labels go up to {classes - 1}")
+
+    def digest(self) -> str:
+        """Return a hexadecimal content hash of network and data."""
+        digest = hashlib.sha256(self.network.digest().encode())
+        for part in (self.train, self.val):
+            digest.update(part.digest.encode())
+        return digest.hexdigest()[:32]
+
+    def describe(self) -> dict[str, str]:
+        """Return the content hashes that identify the task in a run folder."""
+        return {"network": self.network.digest(), "train": self.train.digest, "val": self.val.digest}
