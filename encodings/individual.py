@@ -35,16 +35,17 @@ class Individual(array.array):  # type: ignore[type-arg]
         row: its own row number, once it has one.
     """
 
+    fitness: ObjectiveValues
+    parents: tuple[int, ...]
+    operator: str
+    row: int | None
+
     def __new__(cls, typecode: str, genes: Iterable[int] | bytes, weights: Sequence[float]) -> "Individual":
+        """Make an unevaluated individual of `genes` in an array of `typecode`, with DEAP's `weights` per objective."""
         self = super().__new__(cls, typecode, genes)
         self.fitness = ObjectiveValues(weights)
-        self.parents: tuple[int, ...] = ()
-        self.operator = ""
-        self.row: int | None = None
+        self.parents, self.operator, self.row = (), "", None
         return self
-
-    fitness: ObjectiveValues
-    operator: str
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Individual":
         copied = type(self)(self.typecode, self.tobytes(), self.fitness.weights)

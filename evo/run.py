@@ -62,7 +62,7 @@ class Run:
         return self._history.generations()
 
     @property
-    def best(self) -> pd.Series:
+    def best(self) -> "pd.Series[Any]":
         """The row with the best first objective; its `name` is the id.
 
         Raises:
@@ -70,7 +70,7 @@ class Run:
         """
         first = self.objectives[0]
         frame = self._measured()
-        return frame.loc[frame[first.name].idxmax() if first.maximize else frame[first.name].idxmin()]
+        return frame.iloc[int((frame[first.name] * first.weight).argmax())]
 
     def pareto(self, objectives: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows that no other row beats in every objective, each structure once, sorted by the first objective.

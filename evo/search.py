@@ -183,11 +183,13 @@ def _settings(
     return _without_none(settings)
 
 
-def _without_none(value: Any) -> Any:
+def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what TOML has no word for: a setting that is not there has its default, None."""
-    if isinstance(value, Mapping):
-        return {name: _without_none(entry) for name, entry in value.items() if entry is not None}
-    return list(value) if isinstance(value, tuple) else value
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if value is not None
+    }
 
 
 @contextmanager
@@ -314,9 +316,9 @@ class _Loop:
         self._cached = int(finished["cached"].sum())
         self._evaluated = len(finished) - self._cached
         self._failed = int(((finished["status"] != "ok") & ~finished["cached"]).sum())
-        for number, entry in finished[finished["status"] == "ok"].iterrows():
-            names = [*COSTS, *(objective.name for objective in self._objectives)]
-            self._note_best({"id": float(str(number)), **{name: float(entry[name]) for name in names}})
+        names = [*COSTS, *(objective.name for objective in self._objectives if objective.name not in COSTS)]
+        for record in finished.loc[finished["status"] == "ok", names].reset_index().to_dict("records"):
+            self._note_best({str(name): float(value) for name, value in record.items()})
 
     def _enter(self, asked: list[Individual]) -> tuple[list[Row], dict[str, Blueprint]]:
         """Give every individual its row; return the rows and, by key, the structures that nobody has measured yet."""
@@ -394,8 +396,8 @@ class _Loop:
         generation = self._algorithm.generation
         cached = sum(row.cached for row in rows)
         failed = sum(row.status != "ok" and not row.cached for row in rows)
-        statistics = {"asked": len(rows), "evaluated": len(rows) - cached, "failed": failed, "cached": cached}
-        statistics |= self._algorithm.statistics(asked)
+        counts = {"asked": len(rows), "evaluated": len(rows) - cached, "failed": failed, "cached": cached}
+        statistics = {**counts, **self._algorithm.statistics(asked)}
         self._algorithm.tell(asked)
         self._rows += len(rows)
         state = {"algorithm": self._algorithm.state(), "rows": self._rows}

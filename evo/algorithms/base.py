@@ -24,7 +24,7 @@ class Algorithm(Settings, ABC):
     """
 
     _space: GenomeSpace | None = PrivateAttr(default=None)
-    _rng: np.random.Generator = PrivateAttr(default=None)
+    _rng: np.random.Generator = PrivateAttr(default_factory=np.random.default_rng)
     _asked: list[Individual] | None = PrivateAttr(default=None)
     _generation: int = PrivateAttr(default=0)
 

@@ -67,7 +67,7 @@ class ECS(Algorithm):
             spins = iter(tools.selRoulette(parents, sum(_PARENTS[kind] for kind in kinds)))
         self._plan = ["best", *kinds]
         self._population = tools.selBest(parents, 1)
-        proposed: list[Individual] = []
+        proposed = []
         for kind in kinds:
             drawn = [next(spins) for _ in range(_PARENTS[kind])]
             if kind == "copy":

@@ -6,6 +6,7 @@ for ever.
 """
 
 import faulthandler
+import logging
 import math
 import os
 import socket
@@ -46,7 +47,9 @@ class RayEvaluator(Evaluator):
     ] = None
     num_cpus: Annotated[float, Field(gt=0, description="processors that one evaluation takes")] = 1.0
     num_gpus: Annotated[float, Field(ge=0, description="GPUs that one evaluation takes, e.g. 0.25")] = 0.0
-    resources: Annotated[dict[str, float], Field(description="custom Ray resources that one evaluation takes")] = {}
+    resources: Annotated[
+        dict[str, float], Field(default_factory=dict, description="custom Ray resources that one evaluation takes")
+    ]
 
     def open(self, job: Job) -> Session:
         """Connect to the cluster, or start one, and put the job into its object store."""
@@ -67,14 +70,14 @@ class RayEvaluator(Evaluator):
         import ray
 
         address = self.address or os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
         try:
             if address is None:
                 # Never by accident the cluster that somebody else left running on this machine.
                 ray.init(address="local", num_cpus=max(1, len(os.sched_getaffinity(0))), **quiet)
             else:
                 _probe(address)
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             reason = " ".join(str(error).split())
             raise EvaluatorError(
@@ -167,7 +170,11 @@ class RaySession(Session):
             return self._slots
         wanted = {"CPU": self._settings.num_cpus, "GPU": self._settings.num_gpus, **self._settings.resources}
         wanted = {name: amount for name, amount in wanted.items() if amount > 0}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [
+            node["Resources"]
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"]
+        ]
         self._slots = sum(
             min(math.floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes
         )

@@ -133,16 +133,19 @@ class CostModel:
         kept_inputs, kept_outputs = self.widths(counts)
         kernels = self.kernels / self._groups
         everything = float(self.weights(self.sizes).sum())
+        gone: NDArray[np.float64]
         if variant == "weights":
-            return 1 - self.weights(counts).sum(-1) / everything
-        if variant == "eq4":
+            gone = (everything - self.weights(counts).sum(-1)) / everything
+        elif variant == "eq4":
             prunable = np.array([bool(layer.outputs.groups) for layer in self.layers])
-            return ((outputs - kept_outputs) * prunable).sum(-1) / float((outputs * prunable).sum())
-        if variant == "eq6":
-            return (kernels * inputs * (outputs - kept_outputs)).sum(-1) / everything
-        if variant == "eq7":
-            return (kernels * (inputs - kept_inputs) * (outputs - kept_outputs)).sum(-1) / everything
-        raise ValueError(f"unknown variant {variant!r}; known are weights, eq4, eq6, eq7")
+            gone = ((outputs - kept_outputs) * prunable).sum(-1) / float((outputs * prunable).sum())
+        elif variant == "eq6":
+            gone = (kernels * inputs * (outputs - kept_outputs)).sum(-1) / everything
+        elif variant == "eq7":
+            gone = (kernels * (inputs - kept_inputs) * (outputs - kept_outputs)).sum(-1) / everything
+        else:
+            raise ValueError(f"unknown variant {variant!r}; known are weights, eq4, eq6, eq7")
+        return gone
 
     def table(self, counts: ArrayLike) -> pd.DataFrame:
         """Return ECS's report of one candidate (Tables 2 to 4): a row per layer, indexed by name, and "total".

@@ -98,7 +98,9 @@ def find_groups(model: nn.Module, example: Tensor) -> tuple[list[CouplingGroup],
     for items in found:
         cuts: dict[tuple[str, int], NDArray[np.int32]] = {}
         reads: set[tuple[str, int]] = set()
-        producers, consumers, problems = set(), set(), []
+        producers: set[str] = set()
+        consumers: set[str] = set()
+        problems: list[str] = []
         size = len(set(items[0].idxs))
         for item in items:
             module = item.dep.target.module

@@ -45,9 +45,9 @@ def disproved(model: nn.Module, example: Tensor, groups: Sequence[CouplingGroup]
             return "cutting it changes the shape of the network's output"
         for small, large in zip(sliced, silenced, strict=True):
             if small.is_floating_point():
-                error = float((small - large).abs().max()) if small.numel() else 0.0
-                if not error <= TOLERANCE * max(1.0, float(large.abs().max())):
-                    return f"cutting it is not the same as silencing it (outputs differ by {error:.1e})"
+                gap = float((small - large).abs().max()) if small.numel() else 0.0
+                if not gap <= TOLERANCE * max(1.0, float(large.abs().max())):
+                    return f"cutting it is not the same as silencing it (outputs differ by {gap:.1e})"
         return None
 
     survivors = list(groups)

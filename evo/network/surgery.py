@@ -40,9 +40,9 @@ def fill(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         for own, held in module._parameters.items():
             if held is not None:
                 module._parameters[own] = replaced[id(held)]
-        for own, held in module._buffers.items():
-            if held is not None:
-                module._buffers[own] = buffers[id(held)]
+        for own, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[own] = buffers[id(buffer)]
         _follow_weights(module)
     return skeleton
 
@@ -257,7 +257,7 @@ def _cost_model(model: nn.Module, example: Tensor, groups: Sequence[CouplingGrou
         if owner is None:
             return Width(tensors[tensor].shape[dim] * factor)
         entries = np.bincount(np.searchsorted(bounds, owner[owner >= 0], side="right") - 1, minlength=len(groups))
-        per_channel = [(int(g), int(entries[g]) // groups[g].size) for g in np.flatnonzero(entries)]
+        per_channel = [(g, int(entries[g]) // groups[g].size) for g in np.flatnonzero(entries).tolist()]
         return Width(int((owner < 0).sum()), tuple(per_channel))
 
     costs = []

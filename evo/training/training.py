@@ -81,8 +81,8 @@ def _train(
     on_epoch: Callable[[int, float], None] | None,
 ) -> nn.Module:
     device = torch.device(recipe.device)
-    memory_format = torch.channels_last if samples.x.dim() == 4 else torch.preserve_format
-    model = model.to(device=device, memory_format=memory_format).train()
+    layout = _layout(samples)
+    model = _place(model, device, layout).train()
     optimizer = _optimizer(model, recipe)
     loss_sum, epoch = torch.zeros((), device=device), 1
     for step, batch in zip(range(steps), _batches(len(samples), recipe.batch_size, rng), strict=False):
@@ -90,7 +90,7 @@ def _train(
             group["lr"] = recipe.lr * _rate(recipe.schedule, step / steps)
         rows = torch.from_numpy(batch)
         x = augment(samples.x.index_select(0, rows), recipe, rng)
-        x = x.to(device=device, memory_format=memory_format)
+        x = x.to(device=device, memory_format=layout)
         y = samples.y.index_select(0, rows).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
             loss = nn.functional.cross_entropy(model(x), y)
@@ -105,7 +105,21 @@ def _train(
             if on_epoch:
                 on_epoch(epoch, mean)
             loss_sum, epoch = torch.zeros((), device=device), epoch + 1
-    return model.to(device="cpu", memory_format=torch.contiguous_format).eval()
+    return _place(model, torch.device("cpu"), torch.contiguous_format).eval()
+
+
+def _layout(samples: Samples) -> torch.memory_format:
+    """Return the memory format that convolutions on these samples run fastest in."""
+    return torch.channels_last if samples.x.dim() == 4 else torch.contiguous_format
+
+
+def _place(model: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """Move `model` to `device` and its convolutions' weights to `layout`, in place, and return it."""
+    model.to(device)
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -188,16 +202,16 @@ def recalibrate(model: nn.Module, samples: Samples, recipe: Recipe) -> nn.Module
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over all batches
     device = torch.device(recipe.device)
-    with evaluating(model.to(device)):
+    with evaluating(_place(model, device, _layout(samples))):
         for norm in norms:
             norm.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-            for x in samples.x.split(recipe.batch_size):
+            for x in torch.split(samples.x, recipe.batch_size):
                 if len(x) > 1:
-                    model(x.to(device))
+                    model(x.to(device=device, memory_format=_layout(samples)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    return model.cpu()
+    return _place(model, torch.device("cpu"), torch.contiguous_format)
 
 
 def error_rate(model: nn.Module, samples: Samples, *, batch_size: int = 1000, device: str = "cpu") -> float:
@@ -208,12 +222,12 @@ def error_rate(model: nn.Module, samples: Samples, *, batch_size: int = 1000, de
     """
     wrong = 0
     target = torch.device(device)
-    model = model.to(target)
+    _place(model, target, _layout(samples))
     with evaluating(model):
-        for x, y in zip(samples.x.split(batch_size), samples.y.split(batch_size), strict=True):
-            scores = model(x.to(target))
+        for x, y in zip(torch.split(samples.x, batch_size), torch.split(samples.y, batch_size), strict=True):
+            scores = model(x.to(device=target, memory_format=_layout(samples)))
             if not bool(torch.isfinite(scores).all()):
                 raise FloatingPointError("the network's output is not finite")
             wrong += int((scores.argmax(1).cpu() != y).sum())
-    model.cpu()
+    _place(model, torch.device("cpu"), torch.contiguous_format)
     return wrong / len(samples)
