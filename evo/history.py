@@ -69,13 +69,17 @@ class History:
         self.path = path
         if create is None and not path.is_file():
             raise RunFolderError(f"{path}: there is no history here; a run folder holds run.toml and history.sqlite")
+        self._database = sqlite3.connect(path, isolation_level=None, timeout=30)
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._database.execute("PRAGMA synchronous=FULL")
             if create is not None:
                 self._create(create)
             self._check()
-        except sqlite3.DatabaseError as error:
-            raise RunFolderError(f"{path}: not a history that evo can read ({error})") from error
+        except (sqlite3.DatabaseError, RunFolderError) as error:
+            self._database.close()
+            if isinstance(error, RunFolderError):
+                raise
+            raise RunFolderError(f"{path}: damaged, or not a history of evo ({error})") from error
         names = [row[1] for row in self._database.execute("PRAGMA table_info(evaluations)")]
         fixed = {*COLUMNS, *COSTS, "genome", "structure"}
         self._objectives = [name for name in names if name not in fixed]
@@ -86,7 +90,6 @@ class History:
         columns += [f"{name} INTEGER" for name in COSTS]
         columns += ['"' + name.replace('"', '""') + '" REAL' for name in objectives if name not in COSTS]
         self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
         with self._transaction():
             self._database.execute(f"CREATE TABLE IF NOT EXISTS evaluations ({', '.join(columns)})")
             self._database.execute("CREATE INDEX IF NOT EXISTS by_key ON evaluations (key)")
@@ -101,6 +104,9 @@ class History:
         found = self.meta("format")
         if found != FORMAT:
             raise RunFolderError(f"{self.path}: history format {found}, this version of evo reads {FORMAT}")
+        damage = str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if damage != "ok":
+            raise sqlite3.DatabaseError(" ".join(damage.split()))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -111,6 +117,24 @@ class History:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+    @staticmethod
+    def begun(path: Path) -> bool:
+        """Return whether `path` holds rows; not so what a search leaves that is killed while it sets up its folder.
+
+        Raises:
+            RunFolderError: it is something else.
+        """
+        if not path.exists():
+            return False
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+        try:
+            tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return bool(tables) and bool(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            raise RunFolderError(f"{path}: damaged, or not a history of evo ({error})") from error
+        finally:
+            database.close()
 
     def meta(self, name: str) -> Any:
         """Return a stored value, None if there is none."""

@@ -15,16 +15,18 @@ from typing import Any
 import safetensors.torch
 import tomli_w
 
-from evo.algorithms.base import Algorithm
+from evo.algorithms import ALGORITHMS, Algorithm
 from evo.blueprint import Blueprint
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.individual import Individual
+from evo.encodings.registry import ENCODINGS
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator, Job, LocalEvaluator, Outcome, Session
 from evo.fitness.base import Fitness
 from evo.history import COLUMNS, History, Row
 from evo.network import COSTS
 from evo.run import BASE, HISTORY, SETTINGS, Run, pack_structure, read_settings
+from evo.settings import Settings
 from evo.task import Task
 
 IDENTITY = ("task", "encoding", "fitness", "algorithm", "seed", "threads")
@@ -44,6 +46,7 @@ class Progress:
         failed: how many of these failed or timed out.
         cached: individuals that were looked up instead.
         best: the row with the best first objective: all its objectives and costs, and its `id`; None before the first.
+        objective: name of that first objective.
         original: the costs of the unpruned network.
         seconds: since this search (or its resumption) started.
         seconds_left: an estimate; None before the first generation is done.
@@ -57,6 +60,7 @@ class Progress:
     failed: int
     cached: int
     best: Mapping[str, float] | None
+    objective: str
     original: Mapping[str, int]
     seconds: float
     seconds_left: float | None
@@ -98,7 +102,7 @@ def search(
         EvaluatorError: no worker can be had, or all evaluations of the first generation failed.
     """
     evaluator = evaluator or LocalEvaluator()
-    _check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations)
+    check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations)
     folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     settings = _settings(task, encoding, fitness, algorithm, evaluator, seed, source)
     if max_evaluations is not None:
@@ -117,7 +121,7 @@ def search(
     return Run(folder, task)
 
 
-def _check(
+def check(
     task: Task,
     encoding: Encoding,
     fitness: Fitness,
@@ -126,7 +130,7 @@ def _check(
     seed: int,
     max_evaluations: int | None,
 ) -> None:
-    """Refuse what cannot work, in one sentence, before anything is written."""
+    """Raise SettingsError, in one sentence, for what cannot work; `search` does this before anything is written."""
     for name, value, kind in (
         ("task", task, Task),
         ("encoding", encoding, Encoding),
@@ -163,15 +167,14 @@ def _settings(
     source: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the content of run.toml: everything that was decided, and what it was decided on."""
-    name = next((name for name, kind in EVALUATORS.items() if type(evaluator) is kind), type(evaluator).__name__)
     settings: dict[str, Any] = {
         "seed": seed,
         "threads": evaluator.threads,
         "task": task.describe(),
-        "encoding": {"name": type(encoding).__name__, **encoding.to_dict()},
+        "encoding": {"name": _name(encoding, ENCODINGS), **encoding.to_dict()},
         "fitness": fitness.describe(),
-        "algorithm": {"name": type(algorithm).__name__, **algorithm.to_dict()},
-        "evaluator": {"name": name, **evaluator.to_dict()},
+        "algorithm": {"name": _name(algorithm, ALGORITHMS), **algorithm.to_dict()},
+        "evaluator": {"name": _name(evaluator, EVALUATORS), **evaluator.to_dict()},
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray", "torch-pruning")},
@@ -181,6 +184,13 @@ def _settings(
     if source:
         settings["source"] = dict(source)
     return _without_none(settings)
+
+
+def _name(part: Settings, registry: Mapping[str, type[Settings]]) -> str:
+    """Return what run.toml calls a part: its built-in name, or module:attribute."""
+    kind = type(part)
+    built_in = (name for name, known in registry.items() if known is kind)
+    return next(built_in, f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,26 +222,25 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 def _open_folder(folder: Path, task: Task, fitness: Fitness, settings: dict[str, Any]) -> History:
     """Make the run folder, or check that the one that is there was made by the same search."""
-    names = [objective.name for objective in fitness.objectives]
     path = folder / HISTORY
     if (folder / SETTINGS).exists():
-        made_with = read_settings(folder)
-        differences = list(_differences(made_with, settings))
+        differences = list(_differences(read_settings(folder), settings))
         if differences:
             raise RunFolderError(f"{folder}: belongs to another search ({differences[0]}); choose another folder")
-    elif path.exists():
+        return History(path)
+    if History.begun(path):
         raise RunFolderError(f"{folder}: holds a history without {SETTINGS}; choose another folder")
-    history = History(path, create=names)
-    if history.meta("run") is None:
-        groups = [(group.name, group.size) for group in task.network.groups]
-        objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
-        history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
-        safetensors.torch.save_file(task.network.tensors(), folder / BASE)
+    for name in (HISTORY, HISTORY + "-wal", HISTORY + "-shm"):
+        (folder / name).unlink(missing_ok=True)  # of a search that was killed at this point
+    history = History(path, create=[objective.name for objective in fitness.objectives])
+    groups = [(group.name, group.size) for group in task.network.groups]
+    objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
+    history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
+    safetensors.torch.save_file(task.network.tensors(), folder / BASE)
     # Last: a folder with run.toml is a complete one.
     part = folder / (SETTINGS + ".part")
-    if not (folder / SETTINGS).exists():
-        part.write_text(tomli_w.dumps(settings))
-        part.replace(folder / SETTINGS)
+    part.write_text(tomli_w.dumps(settings))
+    part.replace(folder / SETTINGS)
     return history
 
 
@@ -288,7 +297,8 @@ class _Loop:
             while (asked := self._algorithm.ask()) is not None:
                 self._asked = asked
                 rows, blueprints = self._enter(asked)
-                if self._limit is not None and self._evaluated + len(blueprints) > self._limit:
+                new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
+                if self._limit is not None and self._evaluated + new > self._limit:
                     break
                 if blueprints and session is None:
                     session = open_session()
@@ -422,6 +432,7 @@ class _Loop:
                 failed=self._failed,
                 cached=self._cached,
                 best=self._best,
+                objective=self._objectives[0].name,
                 original=self._original,
                 seconds=seconds,
                 seconds_left=seconds * (total - self._resumed_at - share) / share if share else None,

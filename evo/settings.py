@@ -1,6 +1,7 @@
 """The base of every part a user configures: checked on construction, refused in one sentence, immutable afterwards."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -8,13 +9,19 @@ from evo.errors import SettingsError, unknown_name
 
 
 def explain(error: ValidationError, owner: type[BaseModel], where: str) -> str:
-    """Turn pydantic's first complaint about `owner` into one sentence that starts with `where`."""
+    """Turn pydantic's first complaint about `owner` into one sentence that starts with `where`.
+
+    Args:
+        error: what pydantic says.
+        owner: what was to be made.
+        where: a class name, or a place in a file such as "run.toml:" (its top) or "run.toml: algorithm" (a table).
+    """
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    place = ".".join([where, *path]) if path else where
+    path = ".".join(str(part) for part in first["loc"])
+    place = f"{where}{' ' if where.endswith(':') else '.'}{path}" if path else where
     if first["type"] == "extra_forbidden":
         fields = {field.alias or name for name, field in owner.model_fields.items()}
-        return f"{where}: {unknown_name('setting', path[-1], fields)}"
+        return f"{place if ':' in where else where}: {unknown_name('setting', str(first['loc'][-1]), fields)}"
     if first["type"] == "missing":
         return f"{place} is missing; it has no default"
     message = first["msg"].removeprefix("Value error, ")
@@ -35,6 +42,16 @@ class Settings(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise SettingsError(explain(error, type(self), type(self).__name__)) from None
+
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any], where: str) -> Self:
+        """Return one with what a file says; an error names the place, e.g. "run.toml: algorithm"."""
+        part = cls.__new__(cls)
+        try:
+            BaseModel.__init__(part, **settings)
+        except ValidationError as error:
+            raise SettingsError(explain(error, cls, where)) from None
+        return part
 
     def to_dict(self) -> dict[str, Any]:
         """Return the complete settings as plain values, defaults included."""

@@ -1,5 +1,7 @@
 """Fitness functions: from a candidate to named numbers."""
 
+import hashlib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -72,15 +74,25 @@ class FunctionFitness(Fitness):
         return self.function(candidate)
 
     def describe(self) -> dict[str, Any]:
-        """Return its name and objectives; the code itself is the user's to keep."""
+        """Return its name, its objectives and a hash of its source: an edited function is another fitness."""
         return {
             "name": self.name,
+            "source": _source_digest(self.function),
             "maximize": [objective.name for objective in self.objectives if objective.maximize],
             "minimize": [objective.name for objective in self.objectives if not objective.maximize],
         }
 
     def check(self, task: Task) -> None:
         """Accept every task."""
+
+
+def _source_digest(function: Callable[..., object]) -> str:
+    """Return a hexadecimal hash of the function's own lines; "" where they cannot be had, as in an interpreter."""
+    try:
+        lines = inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
 def fitness(
@@ -116,13 +128,18 @@ def measure(judge: Fitness, candidate: Candidate) -> dict[str, float]:
     returned = judge(candidate)
     if not isinstance(returned, Mapping):
         raise ValueError(f"the fitness returned {type(returned).__name__}, expected a dictionary of numbers")
-    values = {}
+    values: dict[str, float] = {}
+    value: Any
     for objective in judge.objectives:
         name = objective.name
-        if name in returned:
-            value = returned[name]
-        elif name in COSTS:
+        if name in COSTS:
             value = candidate.costs[name]
+            if returned.get(name, value) != value:
+                raise ValueError(
+                    f"objective {name!r} is {returned[name]!r}, but {name!r} is the exact cost, {value}; use another name"
+                )
+        elif name in returned:
+            value = returned[name]
         else:
             raise ValueError(f"the fitness returned {sorted(returned)}, without its objective {name!r}")
         try:

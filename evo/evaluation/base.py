@@ -116,6 +116,11 @@ def timeout_reason(timeout: float | None) -> str:
     return f"took longer than its timeout of {timeout:g} s"
 
 
+def every_time(retries: int) -> str:
+    """Return how a reason ends that held for the first try and all others."""
+    return f" on each of {retries + 1} tries" if retries else ""
+
+
 def _describe(error: BaseException) -> str:
     """Return one line: kind, message and the place in the code that raised it."""
     message = " ".join(str(error).split())

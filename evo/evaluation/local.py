@@ -1,24 +1,30 @@
 """Evaluation on this machine: in this process, or in worker processes that may hang or die without harm."""
 
+import mmap
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, Pipe, wait
-from typing import Annotated, Any
+from contextlib import suppress
+from multiprocessing.connection import Pipe, wait
+from typing import IO, Annotated, Any
 
 import cloudpickle
 from pydantic import Field
 
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate, timeout_reason
+from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate, every_time, timeout_reason
 
 GRACE = 2.0  # seconds between a worker's own alarm and its being killed
+READY = "ready"  # what a worker says once it has the job; anything else it says is why it cannot have it
+
+Span = tuple[int, int]
 
 
 class LocalEvaluator(Evaluator):
@@ -53,24 +59,40 @@ class InProcessSession(Session):
         """Nothing to release."""
 
 
-class _ByValue:
-    """Pickles its content with cloudpickle: what a user's script defines travels along."""
+def pack(content: Any) -> tuple[IO[bytes], list[Span]]:
+    """Write `content` to a nameless file and return it with what `unpack` needs.
 
-    def __init__(self, content: Any) -> None:
-        self.content = content
+    Arrays are written apart from the rest, for all workers to share. What a user's script defines travels by value.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    body = cloudpickle.dumps(content, protocol=5, buffer_callback=arrays.append)
+    file = tempfile.TemporaryFile(prefix="evo-")  # noqa: SIM115, closed with the session
+    spans = []
+    for part in (body, *(array.raw() for array in arrays)):
+        file.write(bytes(-file.tell() % 64))  # arrays want to be aligned
+        start = file.tell()
+        file.write(part)
+        spans.append((start, file.tell()))
+    file.flush()
+    return file, spans
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return cloudpickle.loads, (cloudpickle.dumps(self.content),)
+
+def unpack(file: int, spans: Sequence[Span]) -> Any:
+    """Return what `pack` wrote to the file with this descriptor; its arrays are read-only views of the file."""
+    mapped = memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+    body, *arrays = (mapped[start:stop] for start, stop in spans)
+    return pickle.loads(body, buffers=arrays)
 
 
 class _Worker:
     """One process, connected by a pipe; evaluates one blueprint at a time."""
 
-    def __init__(self, job_message: bytes, threads: int) -> None:
+    def __init__(self, job: IO[bytes], spans: list[Span], threads: int) -> None:
         self.connection, theirs = Pipe()
+        files = [theirs.fileno(), job.fileno()]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evo.evaluation.process", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-m", "evo.evaluation.process", *map(str, (os.getpid(), *files))],
+            pass_fds=files,
             stdin=subprocess.DEVNULL,
             # Out of the terminal's process group: Ctrl-C reaches the search, which then stops its workers.
             start_new_session=True,
@@ -84,22 +106,50 @@ class _Worker:
         self.blueprint: Blueprint | None = None
         self.started = 0.0
         self.ready = False
-        try:
-            self.connection.send_bytes(job_message)
-        except OSError:
-            pass  # it died; reading from it will say so
+        self._send(spans)
+
+    def _send(self, message: Any) -> None:
+        with suppress(OSError):  # it died; listening to it will show that
+            self.connection.send(message)
 
     def assign(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
         self.started = time.monotonic()
+        self._send(blueprint)
+
+    def listen(self) -> Outcome | None:
+        """Return an outcome if one has arrived.
+
+        Raises:
+            EOFError: the process is dead.
+            EvaluatorError: it cannot load the job.
+        """
+        dead = not self.alive()
         try:
-            self.connection.send(blueprint)
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, Outcome):
+                    return message
+                if message != READY:
+                    raise EvaluatorError(f"worker processes cannot load what they are to evaluate ({message})")
+                # Starting up (imports, loading the job) does not count against the evaluation's time.
+                self.ready, self.started = True, time.monotonic()
         except OSError:
-            pass  # likewise
+            raise EOFError from None
+        if dead:
+            raise EOFError
+        return None
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def late(self, timeout: float | None) -> bool:
+        return timeout is not None and self.ready and time.monotonic() - self.started > timeout + GRACE
 
     def kill(self) -> int:
-        """Kill the process and return its exit status."""
-        self.process.kill()
+        """Kill the process, and those that a fitness started in it, and return its exit status."""
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.connection.close()
         return self.process.wait()
 
@@ -112,11 +162,11 @@ class ProcessSession(Session):
     """
 
     def __init__(self, job: Job, workers: int, retries: int) -> None:
-        self._job = job
+        self._timeout = job.timeout
+        self._threads = job.threads
         self._count = workers
         self._retries = retries
-        # The job is packed once for all workers, also for those that replace dead ones.
-        self._message = bytes(pickle.dumps(_ByValue(job)))
+        self._job, self._spans = pack(job)
         self._workers: list[_Worker] = []
         self._stillborn = 0
 
@@ -124,94 +174,102 @@ class ProcessSession(Session):
         """Yield the outcomes as they finish."""
         pending = deque(blueprints)
         tries: dict[str, int] = {}
-        while pending or any(worker.blueprint for worker in self._workers):
-            self._assign(pending)
-            for worker in self._wait():
-                outcome = self._receive(worker)
-                blueprint = worker.blueprint
-                if outcome is not None:
-                    worker.blueprint = None
-                    yield outcome
-                    continue
-                if worker.process.poll() is None and not self._overdue(worker):
-                    continue  # it only said that it is ready
-                self._workers.remove(worker)
-                late = self._overdue(worker)
-                status = worker.kill()
-                if blueprint is None:
-                    continue
-                seconds = time.monotonic() - worker.started
-                name = f"process {worker.process.pid}"
-                if late:
-                    yield Outcome(blueprint.key, "timeout", {}, timeout_reason(self._job.timeout), seconds, name)
-                elif not worker.ready:
-                    pending.appendleft(blueprint)  # the worker never got to it
-                elif tries.setdefault(blueprint.key, 0) < self._retries:
-                    tries[blueprint.key] += 1
-                    pending.appendleft(blueprint)
-                else:
-                    reason = f"the worker process died ({_exit_reason(status)}) on each of {self._retries + 1} tries"
-                    yield Outcome(blueprint.key, "failed", {}, reason, seconds, name)
+        try:
+            while pending or self._busy():
+                self._assign(pending)
+                for worker in self._wait():
+                    outcome = self._attend(worker, pending, tries)
+                    if outcome is not None:
+                        self._assign(pending)  # first: the caller takes its time with the outcome
+                        yield outcome
+        finally:
+            for worker in self._busy():  # of a caller that stopped listening
+                self._remove(worker)
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.blueprint]
 
     def _assign(self, pending: deque[Blueprint]) -> None:
+        """Give every idle worker something to do, and start more if there is more to do."""
         idle = [worker for worker in self._workers if worker.blueprint is None]
         while pending:
             if idle:
                 worker = idle.pop()
+                if not worker.alive():
+                    self._remove(worker)
+                    continue
             elif len(self._workers) < self._count:
-                worker = _Worker(self._message, self._job.threads)
+                worker = _Worker(self._job, self._spans, self._threads)
                 self._workers.append(worker)
             else:
                 return
             worker.assign(pending.popleft())
 
-    def _overdue(self, worker: _Worker) -> bool:
-        timeout = self._job.timeout
-        return (
-            timeout is not None
-            and worker.ready
-            and worker.blueprint is not None
-            and time.monotonic() - worker.started > timeout + GRACE
-        )
-
     def _wait(self) -> list[_Worker]:
-        """Return the workers that have something to say, died, or are overdue; wait until there is one."""
-        busy = {worker.connection: worker for worker in self._workers if worker.blueprint is not None}
+        """Return the workers that have something to say, died or are late; wait until there is one."""
+        busy = self._busy()
         while True:
-            patience = None if self._job.timeout is None else 0.2
-            speaking = [
-                busy[connection] for connection in wait(list(busy), patience) if isinstance(connection, Connection)
+            # A process that a fitness left behind may hold the pipe of a dead worker open: look at the workers themselves.
+            speaking = wait([worker.connection for worker in busy], timeout=0.5)
+            found = [
+                worker
+                for worker in busy
+                if worker.connection in speaking or not worker.alive() or worker.late(self._timeout)
             ]
-            found = speaking or [worker for worker in busy.values() if self._overdue(worker)]
             if found:
                 return found
 
-    def _receive(self, worker: _Worker) -> Outcome | None:
-        """Return the worker's outcome; None if it died, is overdue or only reports that it is ready."""
+    def _attend(self, worker: _Worker, pending: deque[Blueprint], tries: dict[str, int]) -> Outcome | None:
+        """Take a worker's outcome, or make one if it is late or has died once too often; else queue its candidate again."""
+        blueprint = worker.blueprint
+        if blueprint is None:
+            return None
         try:
-            while worker.connection.poll():
-                message = worker.connection.recv()
-                if isinstance(message, Outcome):
-                    return message
-                # Starting up (imports, unpacking the job) does not count against the evaluation's time.
-                worker.ready, worker.started, self._stillborn = True, time.monotonic(), 0
-        except (EOFError, OSError):
-            worker.process.wait()
-            if not worker.ready:
-                self._stillborn += 1
-                if self._stillborn > 2 * self._count:
-                    raise EvaluatorError(
-                        f"worker processes die before they are ready ({_exit_reason(worker.process.returncode)}); "
-                        "their messages are above"
-                    ) from None
+            outcome = worker.listen()
+        except EOFError:
+            late = False
+        else:
+            if outcome is not None:
+                worker.blueprint = None
+                self._stillborn = 0
+                return outcome
+            late = worker.late(self._timeout)
+            if not late:
+                return None
+        status = self._remove(worker)
+        seconds = time.monotonic() - worker.started
+        name = f"process {worker.process.pid}"
+        if late:
+            return Outcome(blueprint.key, "timeout", {}, timeout_reason(self._timeout), seconds, name)
+        if not worker.ready:
+            self._note_stillborn(status)
+        else:
+            tries[blueprint.key] = tries.get(blueprint.key, 0) + 1
+        if tries.get(blueprint.key, 0) > self._retries:
+            reason = f"its worker process died ({_exit_reason(status)}){every_time(self._retries)}"
+            return Outcome(blueprint.key, "failed", {}, reason, seconds, name)
+        pending.appendleft(blueprint)
         return None
+
+    def _note_stillborn(self, status: int) -> None:
+        self._stillborn += 1
+        if self._stillborn > 2 * self._count:
+            raise EvaluatorError(
+                f"worker processes die before they are ready ({_exit_reason(status)}); their messages are above"
+            )
+
+    def _remove(self, worker: _Worker) -> int:
+        self._workers.remove(worker)
+        return worker.kill()
 
     def close(self) -> None:
         """Kill the workers."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
+        for worker in list(self._workers):
+            self._remove(worker)
+        self._job.close()
 
 
 def _exit_reason(status: int) -> str:
+    if status == -signal.SIGSEGV:
+        return "signal SIGSEGV; writing into the task's data or weights does that, copy them first"
     return f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"

@@ -10,8 +10,9 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,8 @@ from pydantic import Field
 
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate, timeout_reason
+from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate, every_time, timeout_reason
+from evo.importing import own_path
 
 if TYPE_CHECKING:
     import ray
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 GRACE = 2.0  # seconds between one layer of the timeout and the next
 NODE_LOSSES = 20  # further tries after losing the node, which is never the candidate's fault
 REFRESH = 3.0  # seconds between looks at what the cluster has to offer
+PATIENCE = 5.0  # seconds that a cluster may take to answer at all
 CHUNK_SECONDS = 0.25  # evaluations shorter than this travel several to a task
 
 
@@ -47,9 +50,9 @@ class RayEvaluator(Evaluator):
     ] = None
     num_cpus: Annotated[float, Field(gt=0, description="processors that one evaluation takes")] = 1.0
     num_gpus: Annotated[float, Field(ge=0, description="GPUs that one evaluation takes, e.g. 0.25")] = 0.0
-    resources: Annotated[
-        dict[str, float], Field(default_factory=dict, description="custom Ray resources that one evaluation takes")
-    ]
+    resources: Annotated[dict[str, float], Field(description="custom Ray resources that one evaluation takes")] = Field(
+        default_factory=dict
+    )
 
     def open(self, job: Job) -> Session:
         """Connect to the cluster, or start one, and put the job into its object store."""
@@ -70,42 +73,64 @@ class RayEvaluator(Evaluator):
         import ray
 
         address = self.address or os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS", "auto")
         try:
             if address is None:
                 # Never by accident the cluster that somebody else left running on this machine.
-                ray.init(address="local", num_cpus=max(1, len(os.sched_getaffinity(0))), **quiet)
+                processors = max(1, len(os.sched_getaffinity(0)))
+                ray.init(address="local", num_cpus=processors, include_dashboard=False, **_QUIET)
             else:
                 _probe(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+                ray.init(address=address, **_QUIET)
+        except Exception as error:
             reason = " ".join(str(error).split())
             raise EvaluatorError(
                 f"RayEvaluator.address: cannot reach a Ray cluster at {address or 'this machine'} ({reason}); "
                 "start one with `ray start --head`, or leave the address out"
             ) from error
+        # Ray prints a paragraph for every worker that dies, and has no public switch for it; the history says it as well.
+        sys.modules["ray._private.worker"].__dict__["_worker_logs_enabled"] = False
         return True
 
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
 def _probe(address: str) -> None:
-    """Raise ConnectionError at once if nobody listens at host:port: Ray itself would wait for minutes."""
+    """Raise ConnectionError in seconds if no Ray answers at host:port: Ray itself would wait for minutes."""
     parsed = urlparse(address if "//" in address else f"//{address}")
     try:
         host, port = parsed.hostname, parsed.port
     except ValueError as error:
         raise ConnectionError(f"not an address: {error}") from None
-    if host and port:
-        try:
-            socket.create_connection((host, port), timeout=5).close()
-        except OSError as error:
-            raise ConnectionError(f"{host}:{port} does not answer: {error}") from None
+    if not host or not port:
+        return
+    answer = b""
+    try:
+        with socket.create_connection((host, port), timeout=PATIENCE) as connection:
+            connection.sendall(_HELLO)
+            while len(answer) < 4 and (received := connection.recv(64)):
+                answer += received
+    except OSError as error:
+        raise ConnectionError(f"{host}:{port} does not answer: {error}") from None
+    # An HTTP/2 server opens with a settings frame, type 4. With TLS it says nothing before it is greeted properly.
+    if answer[3:4] != b"\x04" and os.environ.get("RAY_USE_TLS", "0") == "0":
+        raise ConnectionError(
+            f"what answers at {host}:{port} is not the port of a Ray cluster, which is 6379 by default"
+        )
+
+
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # how a client of Ray (gRPC) begins
 
 
 _jobs: dict[str, Job] = {}  # in a worker: the job it works for, by the hexadecimal name of its object
 
+STARTED = "started"
 
-def _evaluate_chunk(reference: "list[ray.ObjectRef[Job]]", blueprints: list[Blueprint]) -> list[Outcome]:
-    """Run in a worker: evaluate some candidates, one after the other."""
+
+def _evaluate_chunk(reference: "list[ray.ObjectRef[Job]]", blueprints: list[Blueprint]) -> Iterator[Outcome | str]:
+    """Run in a worker: report the start, then evaluate some candidates, one after the other."""
     import ray
 
     name = reference[0].hex()
@@ -113,28 +138,37 @@ def _evaluate_chunk(reference: "list[ray.ObjectRef[Job]]", blueprints: list[Blue
         _jobs.clear()
         _jobs[name] = ray.get(reference[0])
     job = _jobs[name]
-    outcomes = []
+    yield STARTED
     for blueprint in blueprints:
         if job.timeout is not None:
             # Reaches code that holds the interpreter's lock, where no Python signal handler ever runs.
             faulthandler.dump_traceback_later(job.timeout + GRACE, exit=True)
         try:
-            outcomes.append(evaluate(job, blueprint))
+            outcome = evaluate(job, blueprint)
         finally:
             faulthandler.cancel_dump_traceback_later()
-    return outcomes
+        yield outcome
 
 
 @dataclass
 class _Flight:
-    """A task under way."""
+    """A task under way.
 
-    blueprints: list[Blueprint]
-    submitted: float
+    Attributes:
+        blueprints: those without an outcome yet; the first is being evaluated.
+        heard: when the task last reported; None while it waits for a slot or its worker starts.
+    """
+
+    blueprints: deque[Blueprint]
+    heard: float | None = None
 
 
 class RaySession(Session):
-    """Keeps a window of tasks a little larger than the cluster's slots."""
+    """Keeps a window of tasks a little larger than the cluster's slots.
+
+    A task streams its outcomes: what it has delivered is safe when its worker dies, the one at fault is known, and the clock
+    of an evaluation starts with the evaluation, however long the task had to wait for a slot.
+    """
 
     def __init__(self, settings: RayEvaluator, job: Job, *, shut_down: bool) -> None:
         import ray
@@ -150,17 +184,24 @@ class RaySession(Session):
                 f"RayEvaluator: no node of the cluster offers what one evaluation takes "
                 f"({', '.join(f'{amount:g} {name}' for name, amount in wanted.items() if amount)})"
             )
-        self._reference = ray.put(job)
+        self._reference: Any = ray.put(job)
         self._task = ray.remote(_evaluate_chunk).options(
+            num_returns="streaming",
             max_retries=0,
             num_cpus=settings.num_cpus,
             num_gpus=settings.num_gpus,
             resources=settings.resources or None,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(job.threads)}},
+            # Modules of the user's own are found where this process found them, if the node has them there.
+            runtime_env={
+                "env_vars": {
+                    "OMP_NUM_THREADS": str(job.threads),
+                    "PYTHONPATH": os.pathsep.join([*own_path(), "${PYTHONPATH}"]),
+                }
+            },
         )
         self._flights: dict[Any, _Flight] = {}
         self._mean_seconds: float | None = None
-        self._losses: dict[str, dict[str, int]] = {}
+        self._losses: Counter[tuple[str, str]] = Counter()
 
     def _capacity(self) -> int:
         """Return how many evaluations fit the cluster's nodes at once, looked up every few seconds."""
@@ -170,11 +211,7 @@ class RaySession(Session):
             return self._slots
         wanted = {"CPU": self._settings.num_cpus, "GPU": self._settings.num_gpus, **self._settings.resources}
         wanted = {name: amount for name, amount in wanted.items() if amount > 0}
-        nodes = [
-            node["Resources"]
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"]
-        ]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         self._slots = sum(
             min(math.floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes
         )
@@ -187,26 +224,23 @@ class RaySession(Session):
 
         pending = deque(blueprints)
         self._losses.clear()
-        while pending or self._flights:
-            self._submit(pending)
-            ready, _ = ray.wait(list(self._flights), num_returns=1, timeout=1.0)
-            if len(self._flights) > 1 and ready:
-                more, _ = ray.wait(list(self._flights), num_returns=len(self._flights), timeout=0)
-                ready = more or ready
-            for reference in ready:
-                yield from self._land(reference, pending)
-            self._cancel_overdue()
+        try:
+            while pending or self._flights:
+                self._submit(pending)
+                streams = list(self._flights)
+                if ray.wait(streams, num_returns=1, timeout=1.0)[0]:
+                    for stream in ray.wait(streams, num_returns=len(streams), timeout=0)[0]:
+                        yield from self._receive(stream, pending)
+                self._cancel_overdue()
+        finally:
+            self._cancel(list(self._flights))  # of a caller that stopped listening
 
     def _submit(self, pending: deque[Blueprint]) -> None:
         slots = max(1, self._capacity())
         window = math.ceil(1.25 * slots)
         while pending and len(self._flights) < window:
-            chunk = [pending.popleft() for _ in range(min(len(pending), self._chunk(len(pending), slots)))]
-            # A candidate that has already taken a worker down travels alone.
-            if len(chunk) > 1 and any(blueprint.key in self._losses for blueprint in chunk):
-                pending.extendleft(reversed(chunk[1:]))
-                chunk = chunk[:1]
-            self._flights[self._task.remote([self._reference], chunk)] = _Flight(chunk, time.monotonic())
+            chunk = [pending.popleft() for _ in range(self._chunk(len(pending), slots))]
+            self._flights[self._task.remote([self._reference], chunk)] = _Flight(deque(chunk))
 
     def _chunk(self, pending: int, slots: int) -> int:
         if self._mean_seconds is None:
@@ -214,85 +248,94 @@ class RaySession(Session):
         wanted = math.ceil(CHUNK_SECONDS / max(self._mean_seconds, 1e-4))
         return max(1, min(wanted, pending // (4 * slots)))
 
-    def _land(self, reference: Any, pending: deque[Blueprint]) -> Iterator[Outcome]:
+    def _receive(self, stream: Any, pending: deque[Blueprint]) -> Iterator[Outcome]:
+        """Take the next report of a task; queue again what a lost one has not delivered."""
         import ray.exceptions
 
-        flight = self._flights.pop(reference)
+        flight = self._flights[stream]
         try:
-            outcomes: list[Outcome] = ray.get(reference)
-        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError, ray.exceptions.OwnerDiedError) as error:
-            yield from self._retry(flight, pending, "node", NODE_LOSSES, error)
-        except ray.exceptions.OutOfMemoryError as error:
-            yield from self._retry(flight, pending, "memory", self._settings.retries, error)
-        except ray.exceptions.WorkerCrashedError as error:
-            if self._job.timeout is not None and time.monotonic() - flight.submitted > self._job.timeout + GRACE / 2:
-                yield from self._timed_out(flight, pending)
-            else:
-                yield from self._retry(flight, pending, "crash", self._settings.retries, error)
-        except ray.exceptions.TaskCancelledError:
-            yield from self._timed_out(flight, pending)
-        except ray.exceptions.RayTaskError as error:
-            raise EvaluatorError(
-                f"Ray workers cannot run evaluations: {' '.join(str(error.cause).split())}; "
-                "the packages and modules of the search must be importable on every node"
-            ) from error
-        else:
-            for outcome in outcomes:
-                weight = 0.2 if self._mean_seconds is not None else 1.0
-                self._mean_seconds = (1 - weight) * (self._mean_seconds or 0.0) + weight * outcome.seconds
-                yield outcome
-
-    def _retry(
-        self, flight: _Flight, pending: deque[Blueprint], cause: str, limit: int, error: Exception
-    ) -> Iterator[Outcome]:
-        """Queue a lost task's candidates again, or give up on one that keeps failing."""
-        alone = len(flight.blueprints) == 1
-        for blueprint in reversed(flight.blueprints):
-            losses = self._losses.setdefault(blueprint.key, {})
-            if alone:  # in a chunk, nobody knows whose fault it was
-                losses[cause] = losses.get(cause, 0) + 1
-            if losses.get(cause, 0) <= limit:
-                pending.appendleft(blueprint)
-                continue
-            what = {"node": "its node was lost", "memory": "it ran out of memory", "crash": "its worker process died"}
-            first_line = str(error).strip().splitlines()[0]
-            reason = f"{what[cause]} on each of {limit + 1} tries ({type(error).__name__}: {first_line})"
-            yield Outcome(blueprint.key, "failed", {}, reason, time.monotonic() - flight.submitted, "ray")
-
-    def _timed_out(self, flight: _Flight, pending: deque[Blueprint]) -> Iterator[Outcome]:
-        if len(flight.blueprints) > 1:
-            for blueprint in reversed(flight.blueprints):
-                self._losses.setdefault(blueprint.key, {})
-                pending.appendleft(blueprint)
+            report = ray.get(next(stream))
+        except StopIteration:
+            del self._flights[stream]
             return
-        seconds = time.monotonic() - flight.submitted
-        yield Outcome(flight.blueprints[0].key, "timeout", {}, timeout_reason(self._job.timeout), seconds, "ray")
+        except ray.exceptions.RayError as error:
+            del self._flights[stream]
+            outcome = self._judge(flight, error)
+            pending.extendleft(reversed(flight.blueprints))
+            if outcome is not None:
+                yield outcome
+            return
+        flight.heard = time.monotonic()
+        if isinstance(report, Outcome):
+            flight.blueprints.popleft()
+            weight = 0.2 if self._mean_seconds is not None else 1.0
+            self._mean_seconds = (1 - weight) * (self._mean_seconds or 0.0) + weight * report.seconds
+            yield report
+
+    def _judge(self, flight: _Flight, error: Exception) -> Outcome | None:
+        """Find out why a task was lost; return the outcome of its candidate if that is not to be tried again.
+
+        Raises:
+            EvaluatorError: no candidate can be evaluated.
+        """
+        from ray import exceptions
+
+        # Some errors have two kinds, that of the cause included: a job lost on its way to the worker is a lost object.
+        if isinstance(error, exceptions.NodeDiedError | exceptions.ObjectLostError | exceptions.LocalRayletDiedError):
+            return self._give_up(flight, "its node was lost", NODE_LOSSES)
+        if isinstance(error, exceptions.OutOfMemoryError):
+            return self._give_up(flight, "it ran out of memory", self._settings.retries)
+        if isinstance(error, exceptions.WorkerCrashedError | exceptions.TaskCancelledError):
+            if flight.heard is None:
+                return self._give_up(flight, "its worker process died while starting", NODE_LOSSES)
+            silence = time.monotonic() - flight.heard
+            if self._job.timeout is not None and silence > self._job.timeout + GRACE / 2:
+                key = flight.blueprints.popleft().key
+                return Outcome(key, "timeout", {}, timeout_reason(self._job.timeout), silence, "ray")
+            return self._give_up(flight, "its worker process died", self._settings.retries)
+        cause = getattr(error, "cause", error)
+        raise EvaluatorError(
+            f"Ray workers cannot run evaluations ({type(cause).__name__}: {' '.join(str(cause).split())}); "
+            "the packages and modules of the search must be importable on every node"
+        ) from error
+
+    def _give_up(self, flight: _Flight, what: str, limit: int) -> Outcome | None:
+        """Count a loss against the candidate that was being evaluated; return its outcome when it is one too many."""
+        key = flight.blueprints[0].key
+        self._losses[key, what] += 1
+        if self._losses[key, what] <= limit:
+            return None
+        flight.blueprints.popleft()
+        seconds = 0.0 if flight.heard is None else time.monotonic() - flight.heard
+        return Outcome(key, "failed", {}, what + every_time(limit), seconds, "ray")
 
     def _cancel_overdue(self) -> None:
-        """Kill the workers of tasks that outlived both of their own alarms.
-
-        Forced from the start: after a soft cancel Ray ignores the forced one.
-        """
+        """Kill the workers of evaluations that outlived both of their own alarms."""
         import ray
 
         if self._job.timeout is None:
             return
-        for reference, flight in self._flights.items():
-            # Waiting for a slot counts here too, so a task gets twice the time of all that can be before it.
-            allowed = 2 * len(flight.blueprints) * (self._job.timeout + 2 * GRACE) + 30
-            if time.monotonic() - flight.submitted > allowed:
-                ray.cancel(reference, force=True)
+        latest = time.monotonic() - self._job.timeout - 2 * GRACE
+        silent = [stream for stream, flight in self._flights.items() if flight.heard and flight.heard < latest]
+        for stream in silent:
+            if not ray.wait([stream], timeout=0)[0]:
+                # Forced from the start: after a soft cancel Ray ignores the forced one.
+                ray.cancel(stream, force=True)
+
+    def _cancel(self, streams: list[Any]) -> None:
+        import ray
+
+        for stream in streams:
+            del self._flights[stream]
+            if ray.is_initialized():
+                ray.cancel(stream, force=True)
 
     def close(self) -> None:
         """Cancel what is running; shut Ray down if this search started it."""
         import ray
 
-        if not ray.is_initialized():
-            return
-        if self._shut_down:
+        self._cancel(list(self._flights))
+        self._reference = None
+        if self._shut_down and ray.is_initialized():
             ray.shutdown()
-            return
-        for reference in self._flights:
-            ray.cancel(reference, force=True)
-        self._flights.clear()
-        del self._reference
+        self._shut_down = False

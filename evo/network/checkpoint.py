@@ -12,7 +12,7 @@ from torch import nn
 from evo.blueprint import Blueprint
 from evo.errors import NetworkError, unknown_name
 from evo.network.origin import Origin, origin_of, remember
-from evo.network.surgery import fill, tensors_of
+from evo.network.surgery import fill, skeleton_of, tensors_of
 from evo.network.zoo import ZOO
 
 FORMAT = "evo-network-1"
@@ -69,7 +69,7 @@ def load(path: str | Path, model: nn.Module | Callable[[], nn.Module] | None = N
         raise NetworkError(f"{path}: no such file") from None
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
         raise NetworkError(f"{path}: damaged, or not written by evo.save ({error})") from None
-    skeleton = _original(path, origin, model).to("meta")
+    skeleton = skeleton_of(_original(path, origin, model))
     expected, found = set(tensors_of(skeleton)), set(tensors)
     if expected != found:
         wrong = ", ".join(sorted(expected ^ found)[:3])

@@ -110,12 +110,12 @@ def find_groups(model: nn.Module, example: Tensor) -> tuple[list[CouplingGroup],
                 if not _is_traced_operation(module):
                     problems.append(f"{item.dep.target.name}: a bare parameter shares its channels")
                 continue
+            if isinstance(module, LAYERS):
+                (producers if produces else consumers).add(name)
             tensors = _cut_tensors(module, produces)
             if tensors is None:
                 problems.append(f"{name}: {type(module).__name__} is not supported here")
                 continue
-            if isinstance(module, LAYERS):
-                (producers if produces else consumers).add(name)
             for tensor, dim in tensors:
                 full = f"{name}.{tensor}" if name else tensor
                 length = module.get_parameter(tensor).shape[dim] if tensor in ("weight", "bias") else size

@@ -27,6 +27,17 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
+def skeleton_of(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` on the `meta` device, without memory; shared parameters stay shared, unlike with `.to`."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
 def fill(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Put `tensors` into `skeleton` in place of its own, make the layers' sizes agree, and return it.
 
@@ -97,8 +108,15 @@ class Network:
             example: one real input batch, shape (N, …).
 
         Raises:
-            NetworkError: the network does not run on `example`, or nothing in it can be pruned.
+            NetworkError: the network does not run on `example`, computes its weights from others, or nothing in it can be
+                pruned.
         """
+        for name, module in model.named_modules():
+            if isinstance(module, LAYERS) and not isinstance(module._parameters.get("weight"), nn.Parameter):
+                raise NetworkError(
+                    f"{name}: its weight is computed from other parameters (weight normalisation, pruning masks, …); "
+                    "make it a plain parameter first, e.g. with torch.nn.utils.parametrize.remove_parametrizations"
+                )
         model = copy.deepcopy(model).cpu().eval()
         tensors = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
         try:
@@ -108,7 +126,7 @@ class Network:
             raise NetworkError(
                 f"{type(model).__name__} does not run on an input of shape {tuple(example.shape)}: {error}"
             ) from error
-        skeleton = copy.deepcopy(model).to("meta")
+        skeleton = skeleton_of(model)
         groups, frozen = find_groups(model, example)
         failed = disproved(model, example, groups, lambda kept, held, masks: cls._slice(skeleton, kept, held, masks))
         frozen += [Frozen(group.name, failed[group.name]) for group in groups if group.name in failed]
@@ -248,6 +266,14 @@ def _cost_model(model: nn.Module, example: Tensor, groups: Sequence[CouplingGrou
     for handle in handles:
         handle.remove()
 
+    # A weight that several layers share counts once, like a layer that is called several times.
+    first_name = {id(parameter): name for name, parameter in model.named_parameters()}
+    first_user: dict[str, str] = {}
+    for name in [name for name in layers if name in positions]:
+        first = first_user.setdefault(first_name[id(layers[name].weight)], name)
+        if first != name:
+            positions[first] += positions.pop(name)
+
     tensors = tensors_of(model)
     owners = _owners(groups, tensors)
     bounds = np.cumsum([0, *(group.size for group in groups)])
@@ -264,15 +290,14 @@ def _cost_model(model: nn.Module, example: Tensor, groups: Sequence[CouplingGrou
     for name, module in layers.items():
         if name not in positions:
             continue
-        weight = f"{name}.weight"
+        weight = first_name[id(module.weight)]
         convolution = isinstance(module, nn.Conv2d)
         kernel = int(np.prod(module.weight.shape[2:])) if convolution else 1
         split = module.groups if isinstance(module, nn.Conv2d) else 1
         costs.append(LayerCost(name, kernel, width(weight, 1, split), width(weight, 0), positions[name], split))
-    counted = {f"{layer.name}.weight" for layer in costs}
     others = []
     for name, parameter in model.named_parameters():
-        if name in counted:
+        if name in first_user:
             continue
         if name in owners and parameter.dim() == 1:
             others.append(width(name, 0))

@@ -77,7 +77,7 @@ def load_samples(data: "Samples | SizedDataset | Sequence[Any]", name: str) -> S
         DataError: empty, of unequal lengths, not numeric, or with labels that are not class numbers.
     """
     if isinstance(data, Samples):
-        return data
+        data = (data.x, data.y)
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
     if isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data):

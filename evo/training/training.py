@@ -66,7 +66,7 @@ def train(
     if steps == 0:
         return model.eval()
     # Layers that draw random numbers of their own (dropout) take them from torch's global generator.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(int(rng.integers(2**63)))
         return _train(model, samples, recipe, rng, steps, steps_per_epoch, on_epoch)
 

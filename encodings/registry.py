@@ -1,0 +1,6 @@
+"""The built-in encodings; `ENCODINGS` names them."""
+
+from evo.encodings.base import Encoding
+from evo.encodings.filter_bits import FilterBits
+
+ENCODINGS: dict[str, type[Encoding]] = {"filter_bits": FilterBits}

@@ -1,0 +1,274 @@
+"""The command `evo`."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+import evo
+from evo.errors import EvoError, SettingsError
+from evo.run import SETTINGS, Run
+
+if TYPE_CHECKING:
+    from evo.config import Config
+
+app = typer.Typer(
+    help="Evolutionary search that makes trained convolutional networks smaller and faster.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The run's folder.", show_default=False)]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of run.toml, e.g. algorithm.population=20; repeatable."
+    ),
+]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: workers are released on its way up."""
+
+
+def console() -> Console:
+    """Return standard output; not a terminal, it is wide enough for any table."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """End the program in one line on Ctrl-C or SIGTERM, saying how to go on."""
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, terminate) if main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if (folder / SETTINGS).exists():
+            text = f"finished evaluations are in {folder}; to continue: evo resume {shlex.quote(str(folder))}"
+        else:
+            text = "the search had not begun, nothing was written"
+        print(f"interrupted: {text}", file=sys.stderr)
+        status = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+        raise typer.Exit(128 + status) from None
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"evo {evo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command()
+def search(
+    file: Annotated[
+        Path, typer.Argument(metavar="RUN.TOML", help="What to search, see `evo keys`.", show_default=False)
+    ],
+    override: Override = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
+) -> None:
+    """Search as a run.toml says; continues what its folder holds already."""
+    from evo.config import read_config
+
+    config = read_config(file, override or (), out=out)
+    with interruptible(config.out):
+        _search(config)
+
+
+@app.command()
+def resume(folder: Folder, override: Override = None) -> None:
+    """Continue an interrupted search."""
+    from evo.config import resume_config
+
+    config = resume_config(folder, override or ())
+    run = Run(folder)
+    if len(run.generations) >= config.algorithm.rounds:
+        print(f"{folder}: finished already, all {config.algorithm.rounds} generations are done")
+        _summary(run)
+        return
+    with interruptible(folder):
+        _search(config)
+
+
+def _search(config: "Config") -> None:
+    """Search with a live display, then print what was found."""
+    from evo.report.progress import ProgressDisplay
+
+    screen = console()
+    task = config.make_task(
+        lambda epoch, loss: print(f"training the network: epoch {epoch}, loss {loss:.4f}", flush=True)
+    )
+    sizes = [f"{len(part):,} {name}" for name, part in vars(task).items() if name in ("train", "val", "test") and part]
+    screen.print(
+        f"{config.source['task']['model']} on {config.source['task']['data']}: {', '.join(sizes)} images; "
+        f"{task.network.channels:,} filters in {len(task.network.groups)} groups to choose from",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for frozen in task.network.frozen:
+        screen.print(f"left whole: {frozen.name or 'the network'} ({frozen.reason})", highlight=False, soft_wrap=True)
+    with ProgressDisplay(screen) as show:
+        run = config.search(task, show)
+    done = len(run.generations)
+    if done < config.algorithm.rounds:
+        print(
+            f"stopped after generation {done} of {config.algorithm.rounds}: the next one could exceed max_evaluations = "
+            f"{config.max_evaluations}; to go on: evo resume {shlex.quote(str(run.folder))} --set max_evaluations=…"
+        )
+    _summary(run)
+
+
+def _summary(run: Run) -> None:
+    """Print what a finished search found and what to do with it."""
+    from evo.report.tables import front_table
+
+    screen = console()
+    best = int(str(run.best.name))
+    screen.print(front_table(run, _trade_off(run), rows=8))
+    folder = shlex.quote(str(run.folder))
+    print(f"best {run.objectives[0].name}: id {best}")
+    print(f"the run is in {run.folder}; next:")
+    print(f"  evo front {folder}")
+    print(f"  evo show {folder} {best}")
+    if "source" in run.settings:
+        print(f"  evo export {folder} --id {best} --out small.evo --finetune 10")
+
+
+def _trade_off(run: Run) -> list[str]:
+    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
+    names = [objective.name for objective in run.objectives]
+    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+
+
+@app.command()
+def front(
+    folder: Folder,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="Objectives or costs, with commas; default error (or the first objective) and params."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=2, help="Rows to print at most.")] = 30,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
+) -> None:
+    """Print the individuals that no other beats."""
+    from evo.report.tables import front_table
+
+    run = Run(folder)
+    names = [name.strip() for name in objectives.split(",")] if objectives else _trade_off(run)
+    if csv:
+        run.pareto(names).to_csv(sys.stdout)
+    else:
+        console().print(front_table(run, names, rows=rows))
+
+
+@app.command()
+def show(
+    folder: Folder,
+    row: Annotated[int | None, typer.Argument(metavar="ID", help="Default: the best.", show_default=False)] = None,
+) -> None:
+    """Print all about one individual: where it comes from, its objectives, costs and layers."""
+    from evo.report.individual import print_individual
+
+    run = Run(folder)
+    print_individual(console(), run, _row(run, row))
+
+
+def _row(run: Run, row: int | None) -> int:
+    return int(str(run.best.name)) if row is None else row
+
+
+@app.command()
+def export(
+    folder: Folder,
+    row: Annotated[int | None, typer.Option("--id", help="Which individual; default the best.")] = None,
+    out: Annotated[Path, typer.Option(help="File for the network, which evo.load reads.")] = Path("small.evo"),
+    epochs: Annotated[float, typer.Option("--finetune", min=0, metavar="EPOCHS", help="Fine-tune on all images.")] = 0,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="How to fine-tune, e.g. lr=0.02: keys of [task.train]."),
+    ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="A second file, in ONNX format.")] = None,
+) -> None:
+    """Build an individual's network, fine-tune it, write it to a file, and compare it with the original."""
+    from evo.config import read_overrides, resume_config
+    from evo.export import check_onnx, same_task
+    from evo.export import export as write
+    from evo.report.individual import print_exported
+    from evo.training import Recipe
+
+    config, run = resume_config(folder), Run(folder)
+    row = _row(run, row)
+    run.blueprint(row)  # refuses an unknown id
+    if onnx is not None:
+        check_onnx()
+    fitness = config.fitness
+    like = fitness.model_dump(include=set(Recipe.model_fields)) if isinstance(fitness, Recipe) else {}
+    recipe = Recipe.parse({**like, **read_overrides(override or ()), "epochs": epochs}, "--set:")
+    if override and not epochs:
+        raise SettingsError("--set says how to fine-tune; add --finetune EPOCHS")
+    task = config.make_task()
+    same_task(run, task)
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        print(f"fine-tuning: epoch {epoch}, loss {loss:.4f}", flush=True)
+
+    made = write(run, task, row, out, finetuning=recipe if epochs else None, onnx=onnx, on_epoch=on_epoch)
+    print_exported(console(), made, row, tuned=bool(epochs))
+
+
+@app.command()
+def keys(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/run-toml.md.")] = False,
+) -> None:
+    """Print every key of run.toml with its type, default and meaning."""
+    from evo.keys import markdown
+    from evo.report.individual import print_keys
+
+    if as_markdown:
+        print(markdown(), end="")
+    else:
+        print_keys(console())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="evo")
+    except EvoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # e.g. `evo front … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

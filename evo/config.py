@@ -1,0 +1,281 @@
+"""`run.toml`: its schema, and from a file to the parts of a search, everything checked before any work starts."""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from evo.algorithms import ALGORITHMS, Algorithm
+from evo.config_task import TaskSource, TaskTable
+from evo.encodings.base import Encoding
+from evo.encodings.registry import ENCODINGS
+from evo.errors import RunFolderError, SettingsError
+from evo.evaluation import EVALUATORS, Evaluator
+from evo.fitness import FITNESSES, Fitness
+from evo.importing import add_to_path, call, named
+from evo.run import BASE, SETTINGS, Run, read_settings
+from evo.search import Progress, check, search
+from evo.settings import Settings
+from evo.task import Task
+
+Table = Mapping[str, Any]
+Part = TypeVar("Part", bound=Settings)
+
+DEFAULTS = {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "ecs", "evaluator": "local"}
+"""What a table stands for that gives no `name`."""
+
+
+class RunTable(Settings):
+    """The top of run.toml; every table besides `task` can be left out."""
+
+    out: Annotated[
+        str | None, Field(min_length=1, description="folder of the run; default `runs/` and the name of this file")
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="of everything random")] = 0
+    max_evaluations: Annotated[
+        int | None,
+        Field(
+            ge=1, description="stop before the generation that would exceed this many evaluations; look-ups are free"
+        ),
+    ] = None
+    task: Annotated[dict[str, Any], Field(description="network and data, see below")]
+    encoding: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes become networks")]
+    fitness: Annotated[dict[str, Any], Field(default_factory=dict, description="what is better")]
+    algorithm: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes are proposed")]
+    evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked run.toml.
+
+    Attributes:
+        out: the run's folder.
+        seed, max_evaluations, encoding, fitness, algorithm, evaluator: as `evo.search` takes them.
+        task: what the network and the data are made from.
+        source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
+    """
+
+    out: Path
+    seed: int
+    max_evaluations: int | None
+    encoding: Encoding
+    fitness: Fitness
+    algorithm: Algorithm
+    evaluator: Evaluator
+    task: TaskSource
+    source: Table
+
+    def make_task(self, on_epoch: Callable[[int, float], None] | None = None) -> Task:
+        """Load data and network, and train the network first if [task.train] says so and no earlier run has.
+
+        Args:
+            on_epoch: called after every epoch of that training with its number, from 1, and its mean loss.
+
+        Raises:
+            EvoError: what was named does not load, or the parts do not fit together; before any training.
+        """
+
+        def check_parts(task: Task) -> None:
+            check(task, self.encoding, self.fitness, self.algorithm, self.evaluator, self.seed, self.max_evaluations)
+
+        return self.task.make(self.seed, check_parts, on_epoch)
+
+    def search(self, task: Task, progress: Callable[[Progress], None] | None = None) -> Run:
+        """Search, or go on searching; see `evo.search`."""
+        return search(
+            task,
+            encoding=self.encoding,
+            fitness=self.fitness,
+            algorithm=self.algorithm,
+            evaluator=self.evaluator,
+            out=self.out,
+            seed=self.seed,
+            max_evaluations=self.max_evaluations,
+            progress=progress,
+            source=self.source,
+        )
+
+
+def read_config(path: str | Path, overrides: Iterable[str] = (), *, out: str | Path | None = None) -> Config:
+    """Read and check a run.toml; imports the modules that it names.
+
+    Args:
+        path: the file. Its folder and the current one are where modules of the user's own are looked for.
+        overrides: "key=value" with a dotted key; values as in TOML, or else plain text.
+        out: takes the place of the key `out`.
+
+    Raises:
+        SettingsError: anything in it is wrong; one sentence.
+        RunFolderError: `out` holds another search.
+    """
+    path = Path(path)
+    document = _read(path)
+    if "versions" in document and "hardware" in document:
+        raise SettingsError(f"{path}: is the record of a run; to continue that: evo resume {path.parent}")
+    _override(document, overrides)
+    if out is not None:
+        document["out"] = str(out)
+    folder = path.resolve().parent
+    config = _config(document, f"{path}:", folder, Path("runs") / path.stem, None)
+    return _continuing(config)
+
+
+def resume_config(folder: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Return how to continue the run in `folder`, with the network that it began with.
+
+    Raises:
+        RunFolderError: it is no run folder, or its search was started from Python.
+        SettingsError: what it needs is no longer there.
+    """
+    folder = Path(folder)
+    recorded = read_settings(folder)
+    source = recorded.get("source")
+    if source is None:
+        raise RunFolderError(
+            f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
+            f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
+        )
+    kept = ("seed", "max_evaluations", "encoding", "algorithm", "evaluator")
+    document = {name: recorded[name] for name in kept if name in recorded}
+    document |= {"out": str(folder), "task": source["task"], "fitness": source["fitness"]}
+    _override(document, overrides)
+    return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        hint = f"; to continue that run: evo resume {path}" if (path / SETTINGS).exists() else ""
+        raise SettingsError(f"{path}: is a folder, expected a TOML file{hint}") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not valid TOML: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        raise SettingsError(f"{path}: not valid TOML: {message[0].lower()}{message[1:]}") from None
+
+
+def _override(document: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set dotted keys of `document` in place."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = [part.strip() for part in key.split(".")]
+        if not equals or not all(path):
+            raise SettingsError(f"--set {override}: expected key=value, e.g. algorithm.population=50")
+        table = document
+        for depth, part in enumerate(path[:-1], 1):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise SettingsError(f"--set {override}: {'.'.join(path[:depth])} is not a table")
+        table[path[-1]] = _value(text)
+
+
+def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return what "key=value" texts with dotted keys say, as nested tables."""
+    document: dict[str, Any] = {}
+    _override(document, overrides)
+    return document
+
+
+def _value(text: str) -> Any:
+    """Return a TOML value, or the text itself if it is none."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _config(document: Table, where: str, folder: Path, out: Path, base: Path | None) -> Config:
+    """Check a whole document; `where` is the file's name and a colon, `folder` where modules are looked for."""
+    top = RunTable.parse(document, where)
+    task = TaskTable.parse(top.task, f"{where} task")
+    tables = {name: getattr(top, name) for name in DEFAULTS}
+    for name, table in tables.items():
+        if not isinstance(table.get("name", ""), str):
+            raise SettingsError(f"{where} {name}.name: got {table['name']!r}; expected a name or module:attribute")
+    add_to_path([folder, Path.cwd()])
+    algorithm = _part(tables["algorithm"], f"{where} algorithm", ALGORITHMS, Algorithm, folder)  # type: ignore[type-abstract]
+    fitness = _fitness(tables["fitness"], f"{where} fitness", folder)
+    try:
+        algorithm.check(fitness.objectives)
+    except SettingsError as error:
+        raise SettingsError(f"{where} algorithm: {error}") from None
+    found = TaskSource.find(task, f"{where} task", folder, base)
+    fitness_table = {"name": DEFAULTS["fitness"], **tables["fitness"]}
+    return Config(
+        out=Path(top.out) if top.out is not None else out,
+        seed=top.seed,
+        max_evaluations=top.max_evaluations,
+        encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, Encoding, folder),  # type: ignore[type-abstract]
+        fitness=fitness,
+        algorithm=algorithm,
+        evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, Evaluator, folder),  # type: ignore[type-abstract]
+        task=found,
+        source={"folder": str(folder), "task": found.described(), "fitness": fitness_table},
+    )
+
+
+def _part(table: Table, where: str, registry: Mapping[str, type[Part]], base: type[Part], folder: Path) -> Part:
+    """Return the encoding, algorithm or evaluator that a table describes."""
+    what = base.__name__.lower()
+    name = table.get("name", DEFAULTS[what])
+    kind = named(what, name, registry, f"{where}.name", folder)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise SettingsError(f"{where}.name: {name} is {_what(kind)}, expected a subclass of {_public(base)}")
+    return kind.parse({key: value for key, value in table.items() if key != "name"}, where)
+
+
+def _fitness(table: Table, where: str, folder: Path) -> Fitness:
+    """Return the fitness that a table describes: built in, a decorated function, an object, or a class with settings."""
+    name = table.get("name", DEFAULTS["fitness"])
+    settings = {key: value for key, value in table.items() if key != "name"}
+    found = named("fitness", name, FITNESSES, f"{where}.name", folder)
+    if isinstance(found, type) and issubclass(found, Fitness):
+        if issubclass(found, Settings):
+            return found.parse(settings, where)
+        made = call(found, settings, name, where)
+        assert isinstance(made, Fitness)
+        return made
+    if isinstance(found, Fitness):
+        if settings:
+            raise SettingsError(f"{where}.{min(settings)}: {name} is complete as it is and takes no settings")
+        return found
+    hint = "decorate it with @evo.fitness(maximize=…)" if callable(found) else "expected a Fitness"
+    raise SettingsError(f"{where}.name: {name} is {_what(found)}; {hint}")
+
+
+def _what(found: object) -> str:
+    name = found.__name__ if isinstance(found, type) else type(found).__name__
+    return f"the class {name}" if isinstance(found, type) else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _public(base: type) -> str:
+    return f"{base.__module__}.{base.__name__}"
+
+
+def _continuing(config: Config) -> Config:
+    """If the folder already holds a run of this very task, start from its network instead of training one again."""
+    if not (config.out / SETTINGS).exists():
+        return config
+    before = read_settings(config.out).get("source", {}).get("task")
+    if before is None:
+        return config
+    now = config.source["task"]
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            raise RunFolderError(
+                f"{config.out}: belongs to another search (task.{key} was {before.get(key)!r}, is now {now.get(key)!r}); "
+                "choose another folder"
+            )
+    if config.task.recipe is None:
+        return config
+    return replace(config, task=replace(config.task, base=config.out / BASE))

@@ -1,0 +1,149 @@
+"""Every key of run.toml with its type, default and meaning, read from the schema itself."""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from evo.algorithms import ALGORITHMS
+from evo.config import DEFAULTS, RunTable
+from evo.config_task import TaskTable
+from evo.encodings.registry import ENCODINGS
+from evo.evaluation import EVALUATORS
+from evo.fitness import FITNESSES
+from evo.network.zoo import ZOO
+from evo.settings import Settings
+from evo.training import Recipe
+from evo.training.datasets import DATASETS
+
+_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): ""}
+_BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its name, what may be written, what it is if nothing is written, and what it means."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The keys of one table, which is named like "[algorithm] name = "ecs""; `about` is one sentence."""
+
+    title: str
+    about: str
+    keys: tuple[Key, ...]
+
+
+def sections() -> Iterator[Section]:
+    """Yield every table of run.toml, and every choice of a name in it."""
+    yield Section("top of the file", _about(RunTable), _keys(RunTable))
+    yield Section("[task]", f"{_about(TaskTable)} {_names()}", _keys(TaskTable))
+    yield Section("[task.train]", _about(Recipe), _keys(Recipe))
+    registries: dict[str, Mapping[str, type[Settings]]] = {
+        "encoding": ENCODINGS,
+        "fitness": FITNESSES,
+        "algorithm": ALGORITHMS,
+        "evaluator": EVALUATORS,
+    }
+    for table, registry in registries.items():
+        for name, kind in registry.items():
+            default = ", the default" if DEFAULTS[table] == name else ""
+            yield Section(f'[{table}] name = "{name}"{default}', _about(kind), _keys(kind))
+
+
+def markdown() -> str:
+    """Return all keys as a page of Markdown."""
+    lines = [
+        "# The keys of run.toml",
+        "",
+        "<!-- Made by `evo keys --markdown > docs/run-toml.md`; do not edit. -->",
+        "",
+        "`evo search run.toml` reads this file. A minimal one names a network, data and where the weights are; everything",
+        "else has a default. `name` chooses a built-in part, or one of your own as `module:attribute`; modules are looked for",
+        "in the folder of the file and in the current one. `--set algorithm.population=20` overrides any key.",
+    ]
+    for section in sections():
+        lines += [
+            "",
+            f"## {section.title}",
+            "",
+            section.about,
+            "",
+            "| key | type | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{key.name}` | {_cell(key.kind)} | {_cell(key.default)} | {_cell(key.meaning)} |"
+            for key in section.keys
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _names() -> str:
+    return f"Networks of the zoo: {', '.join(sorted(ZOO))}. Built-in data: {', '.join(sorted(DATASETS))}."
+
+
+def _about(kind: type) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def _keys(kind: type[Settings]) -> tuple[Key, ...]:
+    return tuple(
+        Key(name, _kind(field), _default(field), field.description or "") for name, field in kind.model_fields.items()
+    )
+
+
+def _kind(field: FieldInfo) -> str:
+    bounds = [
+        text.format(_plain(getattr(constraint, name)))
+        for constraint in field.metadata
+        for name, text in _BOUNDS.items()
+        if hasattr(constraint, name)
+    ]
+    return " ".join([_words(field.annotation), ", ".join(bounds)]).strip()
+
+
+def _words(annotation: Any) -> str:
+    """Return what a type means to somebody who writes TOML."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(filter(None, map(_words, arguments)))
+    if origin is Literal:
+        return ", ".join(f'"{choice}"' for choice in arguments)
+    if origin is dict:
+        return "table"
+    if origin is tuple:
+        return f"[{', '.join(_words(argument) for argument in arguments if argument is not Ellipsis)}]"
+    if origin is list:
+        return f"list of {_words(arguments[0])}"
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "" if value is None or value == {} else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

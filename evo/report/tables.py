@@ -1,0 +1,43 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.table import Table
+
+from evo.run import Run
+
+
+def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, rows: int = 12) -> Table:
+    """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included."""
+    front = run.pareto(list(objectives))
+    listed = front
+    if len(front) > rows:
+        listed = front.iloc[[round(index * (len(front) - 1) / (rows - 1)) for index in range(rows)]]
+    original = run.costs.costs(run.costs.sizes)
+    count = f"{len(listed)} of {len(front)}" if len(listed) < len(front) else str(len(front))
+    table = Table(title=f"Pareto front over {', '.join(objectives)} ({count} points)", title_justify="left")
+    shown = list(dict.fromkeys([*objectives, run.objectives[0].name, "params", "macs"]))
+    for column in ("id", *shown, "compression"):
+        table.add_column(column, justify="right")
+    for number, row in listed.iterrows():
+        ratio = float(original["params"]) / float(row["params"])
+        table.add_row(str(number), *(_number(row[name]) for name in shown), f"{ratio:.1f}×")
+    return table
+
+
+def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
+    """Return what `Run.layers` gives as a table for the terminal."""
+    table = Table(title=title or None, title_justify="left")
+    for column in ("layer", *layers.columns):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for name, row in layers.iterrows():
+        if name == "total":
+            table.add_section()
+        ratios = (f"{row[column]:.2f}×" for column in ("r_c", "r_s", "r_f"))
+        table.add_row(str(name), *(f"{int(row[column]):,}" for column in layers.columns[:4]), *ratios)
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4f}"

@@ -1,0 +1,94 @@
+"""`evo search` killed, interrupted and terminated: what is said, what is left behind, and that `evo resume` makes it whole."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import evo
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.toml"
+OVERRIDES = [
+    "task.model_args={conv1 = 4, conv2 = 6, fc1 = 12}",
+    "task.train.epochs=1",
+    "fitness.images=64",
+    "fitness.epochs=1",
+    "algorithm.generations=3",
+    "algorithm.population=4",
+]
+
+
+def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start `evo` in the folder `place`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "evo.cli", *arguments],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def search(place: Path, out: str, *overrides: str) -> "subprocess.Popen[str]":
+    """Start a tiny search of digits.toml."""
+    changes = [part for override in [*OVERRIDES, *overrides] for part in ("--set", override)]
+    return start(place, "search", str(DIGITS), *changes, "--out", out)
+
+
+def count(folder: Path) -> int:
+    """Return how many individuals a folder holds already."""
+    try:
+        with sqlite3.connect(f"file:{folder / 'history.sqlite'}?mode=ro", uri=True) as database:
+            return int(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def wait_for(folder: Path, individuals: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until `process` has written that many."""
+    deadline = time.monotonic() + 120
+    while count(folder) < individuals:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_search_resumes_bit_for_bit(tmp_path: Path, rows: Callable[[Path], list[dict[str, Any]]]) -> None:
+    whole = search(tmp_path, "whole", "evaluator.workers=0")
+    killed = search(tmp_path, "killed", "evaluator.workers=1")
+    wait_for(tmp_path / "killed", 6, killed)  # within the second of three generations
+    killed.kill()
+    killed.communicate()
+    out, err = whole.communicate(timeout=120)
+    assert (whole.returncode, err) == (0, ""), out
+    expected = rows(tmp_path / "whole")
+    assert 6 <= count(tmp_path / "killed") < len(expected)
+    resumed = start(tmp_path, "resume", "killed", "--set", "evaluator.workers=0")
+    out, err = resumed.communicate(timeout=120)
+    assert (resumed.returncode, err) == (0, "")
+    assert "training the network" not in out
+    assert rows(tmp_path / "killed") == expected
+
+
+def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_no_worker(tmp_path: Path) -> None:
+    endless = "algorithm.generations=1000"
+    cases = {
+        "interrupted": (signal.SIGINT, 130, search(tmp_path, "interrupted", endless, "evaluator.workers=1")),
+        "terminated": (signal.SIGTERM, 143, search(tmp_path, "terminated", endless, "evaluator.workers=0")),
+    }
+    for out, (number, status, process) in cases.items():
+        wait_for(tmp_path / out, 2, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert err == f"interrupted: finished evaluations are in {out}; to continue: evo resume {out}\n"
+        history = evo.Run(tmp_path / out).history
+        assert set(history["status"]) == {"ok"}  # the evaluation under way does not count as failed
+        worker = history["worker"].iloc[0].rpartition(":")[2]
+        assert not Path("/proc", worker).exists()

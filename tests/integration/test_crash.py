@@ -1,0 +1,122 @@
+"""Searches that are killed, interrupted and continued in real processes."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Rows = Callable[[Path], list[dict[str, Any]]]
+
+
+def wait_until(
+    true: Callable[[], object], process: "subprocess.Popen[str] | None" = None, seconds: float = 120
+) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"the process ended too early: {process.communicate()[0]}")
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def count(folder: Path) -> int:
+    """Return how many rows the history holds by now."""
+    if not (folder / "run.toml").exists():
+        return 0
+    with closing(sqlite3.connect(folder / "history.sqlite", timeout=30)) as database:
+        return int(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+
+
+def workers(parent: int) -> list[int]:
+    """Return the worker processes that were started by `parent`."""
+    table = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in table.splitlines() if f"evo.evaluation.process {parent} " in line]
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a search without warning, and see its workers go."""
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    wait_until(lambda: not workers(process.pid), seconds=30)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the searches here fill when nothing happens to them; made by the first that needs it."""
+    return tmp_path_factory.mktemp("undisturbed") / "run"
+
+
+@pytest.fixture
+def expected(undisturbed: Path, finish: Callable[..., str], rows: Rows) -> list[dict[str, Any]]:
+    if not undisturbed.exists():
+        assert finish(undisturbed, "local:2", PYTHONHASHSEED="1") == ""
+    return rows(undisturbed)
+
+
+def test_other_hash_seed_and_fewer_workers(
+    folder: Path, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
+) -> None:
+    finish(folder, "local:1", PYTHONHASHSEED="2")
+    assert rows(folder) == expected
+    assert {row["generation"] for row in expected} == {0, 1, 2}
+    assert {row["status"] for row in expected} == {"ok"}
+
+
+def test_killed_again_and_again(
+    folder: Path, start: Start, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
+) -> None:
+    moments: list[Callable[[], object]] = [
+        (folder / "history.sqlite").exists,
+        lambda: count(folder) >= 3,
+        lambda: count(folder) >= 12,
+    ]
+    for moment in moments:
+        process = start(folder, "local:2")
+        wait_until(moment, process)
+        kill(process)
+    assert 12 <= count(folder) < len(expected)
+    finish(folder, "local:1")
+    assert rows(folder) == expected
+
+
+def test_interrupt(
+    folder: Path, start: Start, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
+) -> None:
+    process = start(folder, "local:2")
+    wait_until(lambda: count(folder) >= 5, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert output.strip().endswith("KeyboardInterrupt")
+    assert not workers(process.pid)
+    assert 5 <= count(folder) < len(expected)
+    finish(folder, "local:0")
+    assert rows(folder) == expected
+
+
+def test_stuck_workers_die_with_the_search(folder: Path, start: Start) -> None:
+    process = start(folder, "local:2", "stuck")
+    wait_until(lambda: len(workers(process.pid)) == 2, process)
+    time.sleep(5)  # most likely they have left Python for good by now
+    kill(process)
+
+
+@pytest.mark.slow
+def test_interrupt_on_ray(
+    folder: Path, start: Start, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
+) -> None:
+    process = start(folder, "ray")
+    wait_until(lambda: count(folder) >= 5, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert output.strip().endswith("KeyboardInterrupt")
+    finish(folder, "ray")
+    assert rows(folder) == expected

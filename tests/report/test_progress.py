@@ -1,0 +1,126 @@
+"""The display of a running search."""
+
+import dataclasses
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+import evo
+from evo.report.progress import PLAIN_SECONDS, ProgressDisplay, duration, line, share
+from evo.search import Progress
+from evo.testing import small_task
+
+STATE = Progress(
+    generation=3,
+    generations=20,
+    asked=10,
+    pending=5,
+    evaluated=1034,
+    failed=2,
+    cached=12,
+    best={"id": 93.0, "fitness": 1.71234, "error": 0.0121, "params": 43_222.0},
+    objective="fitness",
+    original={"params": 432_220},
+    seconds=61.0,
+    seconds_left=245.4,
+)
+
+
+def plain() -> tuple[Console, io.StringIO]:
+    """Return a console that is no terminal, and what it writes to."""
+    stream = io.StringIO()
+    return Console(file=stream, force_terminal=False, width=40), stream
+
+
+def test_a_line_says_everything() -> None:
+    assert line(STATE) == (
+        "3 of 20 generations; 1,034 evaluated, 2 failed, 12 looked up; "
+        "best fitness 1.7123 (id 93), error 1.21%, 43,222 params (10.0× smaller); about 4 min 05 s left"
+    )
+
+
+def test_before_the_first_result() -> None:
+    state = dataclasses.replace(STATE, best=None, seconds_left=None)
+    assert line(state).endswith("; no result yet; time left unknown")
+
+
+def test_the_error_is_not_said_twice() -> None:
+    state = dataclasses.replace(STATE, objective="error")
+    assert line(state).count("error") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.9, "1 min 00 s"), (3599.0, "59 min 59 s"), (7620, "2 h 07 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_share_that_is_done() -> None:
+    assert share(STATE) == pytest.approx(3.5 / 20)
+    assert share(dataclasses.replace(STATE, generation=20, pending=0)) == 1
+    assert share(dataclasses.replace(STATE, generation=0, pending=10)) == 0
+
+
+def test_elsewhere_there_is_one_unbroken_line_per_generation() -> None:
+    console, stream = plain()
+    with ProgressDisplay(console) as show:
+        for generation in (0, 0, 0, 1, 1, 2):
+            show(dataclasses.replace(STATE, generation=generation))
+    lines = stream.getvalue().splitlines()
+    assert [text.split()[0] for text in lines] == ["0", "1", "2"]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_long_generation_is_not_silent() -> None:
+    console, stream = plain()
+    with ProgressDisplay(console) as show:
+        for seconds in (1, 2, PLAIN_SECONDS + 2, PLAIN_SECONDS + 3):
+            show(dataclasses.replace(STATE, seconds=float(seconds)))
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_in_a_terminal_it_is_redrawn_and_goes_on_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("evo.report.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80)
+    display = ProgressDisplay(console)
+    show = Console(file=io.StringIO(), width=80, record=True)
+    show.print(display._render())
+    display(STATE)
+    now = 110.0
+    show.print(display._render())
+    text = show.export_text()
+    assert "starting workers" in text
+    assert re.search(r"3 of 20 generations +━.* 18%", text)
+    assert "1 min 11 s so far, about 3 min 55 s left" in text
+
+
+def test_the_terminal_is_given_back_when_a_search_fails() -> None:
+    stream = io.StringIO()
+    display = ProgressDisplay(Console(file=stream, force_terminal=True, width=80))
+    display.__enter__()(STATE)
+    display.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert "\x1b[?25h" in stream.getvalue()  # the cursor is visible again
+
+
+def test_a_real_search_reports_to_it() -> None:
+    console, stream = plain()
+    with ProgressDisplay(console) as show:
+        evo.search(
+            small_task(),
+            encoding=evo.FilterBits(),
+            fitness=evo.SubsetFineTune(epochs=0),
+            algorithm=evo.RandomSearch(evaluations=4, batch=2),
+            evaluator=evo.LocalEvaluator(workers=0),
+            progress=show,
+        )
+    lines = stream.getvalue().splitlines()
+    assert [text.split(" generations")[0] for text in lines] == ["0 of 2", "1 of 2", "2 of 2"]
+    assert lines[0].endswith("no result yet; time left unknown")
+    assert "best fitness " in lines[-1]
+    assert lines[-1].endswith("about 0 s left")

@@ -1,0 +1,82 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evo.blueprint import Blueprint
+from evo.errors import SettingsError
+
+masks = st.dictionaries(
+    st.text(min_size=1, max_size=5),
+    st.lists(st.booleans(), min_size=1, max_size=40).filter(any),
+    min_size=1,
+    max_size=4,
+)
+
+
+def make(kept: dict[str, list[bool]]) -> Blueprint:
+    return Blueprint.from_masks({name: np.array(bits) for name, bits in kept.items()})
+
+
+@given(masks)
+def test_keeps_what_it_was_made_from(kept: dict[str, list[bool]]) -> None:
+    blueprint = make(kept)
+    assert {name: mask.tolist() for name, mask in blueprint.masks.items()} == kept
+    assert blueprint.counts == {name: sum(bits) for name, bits in kept.items()}
+
+
+@given(masks)
+def test_goes_through_json_and_pickle(kept: dict[str, list[bool]]) -> None:
+    blueprint = make(kept)
+    for again in (Blueprint.from_json(blueprint.to_json()), pickle.loads(pickle.dumps(blueprint))):
+        assert again == blueprint
+        assert hash(again) == hash(blueprint)
+        assert again.key == blueprint.key
+
+
+@given(masks, masks)
+def test_equal_keys_mean_equal_structures(one: dict[str, list[bool]], other: dict[str, list[bool]]) -> None:
+    assert (make(one).key == make(other).key) == (one == other)
+
+
+def test_key_depends_on_names_sizes_and_bits() -> None:
+    variants: list[dict[str, list[bool]]] = [
+        {"a": [True, False]},
+        {"b": [True, False]},
+        {"a": [False, True]},
+        {"a": [True, False, False]},  # the same packed bits
+        {"a": [True, False], "b": [True]},
+        {"a": [True], "b": [True, False]},
+    ]
+    assert len({make(kept).key for kept in variants}) == len(variants)
+
+
+def test_order_of_groups_does_not_matter() -> None:
+    assert make({"a": [True], "b": [True, False]}) == make({"b": [True, False], "a": [True]})
+
+
+def test_key_stays_the_same_for_ever() -> None:
+    # Run folders and the randomness of every candidate rely on it.
+    blueprint = make({"a": [index % 2 == 0 for index in range(9)], "b": [True] * 3})
+    assert blueprint.key == "07a3df8c375056011ce4e6fb2e59a666"
+
+
+def test_json_says_what_is_kept() -> None:
+    assert json.loads(make({"conv": [False, True, True]}).to_json()) == {"conv": {"of": 3, "kept": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros(4, dtype=bool), "conv: the keep mask keeps none of 4 channels"),
+        (np.zeros(0, dtype=bool), "conv: the keep mask keeps none of 0 channels"),
+        (np.array([0, 1]), r"conv: a keep mask is one-dimensional and boolean, got int64\(2,\)"),
+        (np.ones((2, 2), dtype=bool), r"got bool\(2, 2\)"),
+    ],
+)
+def test_masks_that_are_none_are_refused(mask: np.ndarray[tuple[int], np.dtype[np.bool_]], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Blueprint.from_masks({"conv": mask})

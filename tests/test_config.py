@@ -1,0 +1,167 @@
+"""run.toml: what is accepted, and what is made of it."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import evo
+from evo.algorithms import ECS, RandomSearch
+from evo.config import Config, read_config, resume_config
+from evo.config_task import load_weights
+from evo.encodings.registry import ENCODINGS
+from evo.errors import RunFolderError, SettingsError
+from evo.evaluation import LocalEvaluator
+from evo.fitness.base import Objective
+from evo.fitness.subset_finetune import SubsetFineTune
+from evo.network.zoo import lenet
+from evo.run import read_settings
+
+GOOD = '[task]\nmodel = "parts:network"\ndata = "parts:data"\n[fitness]\nname = "parts:judged"\n'
+TASK = GOOD.partition("[fitness]")[0]
+LENET = '[task]\nmodel = "lenet"\ndata = "digits"\n'
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current directory with a module of a user's own; importing it leaves nothing behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    shutil.copy(Path(__file__).with_name("parts.py"), tmp_path)
+    yield tmp_path
+    sys.modules.pop("parts", None)
+
+
+def read(text: str, *overrides: str) -> Config:
+    """Return the config of a run.toml with this text."""
+    Path("run.toml").write_text(text)
+    return read_config("run.toml", overrides)
+
+
+def test_defaults() -> None:
+    config = read(LENET + "[task.train]\n")
+    assert (config.out, config.seed, config.max_evaluations) == (Path("runs/run"), 0, None)
+    assert config.encoding == evo.FilterBits()
+    assert config.fitness == SubsetFineTune()
+    assert config.algorithm.to_dict() == ECS().to_dict()
+    assert config.evaluator == LocalEvaluator()
+
+
+def test_overrides_and_out() -> None:
+    config = read(
+        GOOD, "algorithm.name=random", "algorithm.batch=7", "seed = 3", "encoding.keep=[0.2, 0.4]", "out=else"
+    )
+    assert config.algorithm.to_dict() == RandomSearch(batch=7).to_dict()
+    assert config.encoding == evo.FilterBits(keep=(0.2, 0.4))
+    assert (config.seed, config.out) == (3, Path("else"))
+    assert read_config("run.toml", ["out=else"], out="here").out == Path("here")
+
+
+def test_parts_of_the_users_own() -> None:
+    config = read(GOOD + '[encoding]\nname = "parts:Wide"\nmin_filters = 2\n')
+    assert type(config.encoding).__name__ == "Wide"
+    assert config.fitness.objectives == (Objective("score", True),)
+    task = config.make_task()
+    assert (task.network.channels, len(task.train), task.test) == (4, 20, None)
+
+
+def test_a_network_and_data_that_are_values() -> None:
+    config = read(GOOD.replace("parts:network", "parts:net").replace("parts:data", "parts:values"))
+    task = config.make_task()
+    assert task.network.channels == 4
+    original = sys.modules["parts"].net.state_dict()["0.weight"]
+    assert torch.equal(torch.from_numpy(task.network.tensor("0.weight")), original)
+
+
+def test_an_untrained_network_is_trained_the_same_way_every_time() -> None:
+    text = TASK + "[task.train]\nepochs = 2\nbatch_size = 5\n[fitness]\nname = 'parts:judged'\n"
+    epochs: list[int] = []
+    first = read(text).make_task(lambda epoch, loss: epochs.append(epoch))
+    torch.rand(3)
+    assert first.network.digest() == read(text).make_task().network.digest()
+    assert epochs == [1, 2]
+    assert read(text, "seed=1").make_task().network.digest() != first.network.digest()
+
+
+def test_weights_from_a_state_dict_and_from_save(place: Path) -> None:
+    model = lenet(4, 6, 8)
+    safetensors.torch.save_file(model.state_dict(), "plain.safetensors")
+    evo.save(model, "saved.evo")
+    for name in ("plain.safetensors", "saved.evo"):
+        loaded = load_weights(lenet(4, 6, 8), place / name, "here")
+        assert torch.equal(loaded.state_dict()["conv2.weight"], model.conv2.weight)
+    text = f'{LENET}weights = "plain.safetensors"\nmodel_args = {{ conv1 = 4, conv2 = 6, fc1 = 8 }}\n'
+    assert read(text).make_task().network.channels == 18
+
+
+def test_weights_of_another_network(place: Path) -> None:
+    safetensors.torch.save_file(lenet(4, 6, 8).state_dict(), "small.safetensors")
+    with pytest.raises(
+        SettingsError, match=r"^here: .* is of another network than LeNet \(\w+\.\w+ has shape .*, expected"
+    ):
+        load_weights(lenet(), place / "small.safetensors", "here")
+    with pytest.raises(SettingsError, match=r"is of another network than Linear \(differs in bias\)$"):
+        load_weights(nn.Linear(2, 2), place / "small.safetensors", "here")
+    (place / "text.safetensors").write_text("hello")
+    with pytest.raises(SettingsError, match="is not a safetensors file"):
+        load_weights(lenet(), place / "text.safetensors", "here")
+
+
+TINY = GOOD + "[algorithm]\ngenerations = 2\npopulation = 3\n[evaluator]\nworkers = 0\n"
+
+
+def test_a_run_notes_what_it_takes_to_make_its_task_again(place: Path) -> None:
+    config = read(TINY)
+    run = config.search(config.make_task())
+    settings = read_settings(run.folder)
+    assert [settings[part]["name"] for part in ("encoding", "algorithm", "evaluator")] == [
+        "filter_bits",
+        "ecs",
+        "local",
+    ]
+    assert settings["encoding"]["name"] in ENCODINGS
+    assert settings["source"] == {
+        "folder": str(place),
+        "task": {"model": "parts:network", "data": "parts:data"},
+        "fitness": {"name": "parts:judged"},
+    }
+    again = resume_config(run.folder)
+    assert again.algorithm.to_dict() == config.algorithm.to_dict()
+    assert (again.encoding, again.evaluator) == (config.encoding, config.evaluator)
+    assert again.make_task().digest() == config.make_task().digest()
+    with pytest.raises(SettingsError, match=r"is the record of a run; to continue that: evo resume runs/run$"):
+        read_config(run.folder / "run.toml")
+
+
+def test_resuming_takes_the_networks_weights_from_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TINY.replace("[fitness]", "[task.train]\nepochs = 1\nbatch_size = 5\n[fitness]")
+    config = read(text)
+    task = config.make_task()
+    run = config.search(task)
+
+    def never(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("evo.config_task.train", never)
+    assert resume_config(run.folder).make_task().digest() == task.digest()
+    assert read(text).make_task().digest() == task.digest()
+    with pytest.raises(RunFolderError, match=r"belongs to another search \(task\.train was .*; choose another folder$"):
+        read(text, "task.train.epochs=2")
+
+
+def test_a_run_from_python_says_how_to_go_on(task: evo.Task, folder: Path) -> None:
+    evo.search(
+        task,
+        encoding=evo.FilterBits(),
+        fitness=SubsetFineTune(epochs=0),
+        algorithm=RandomSearch(evaluations=2),
+        evaluator=LocalEvaluator(workers=0),
+        out=folder,
+    )
+    with pytest.raises(RunFolderError, match=r"was started from Python, .* continues it"):
+        resume_config(folder)

@@ -1,0 +1,162 @@
+"""The contracts have to notice parts that break them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import evo
+from evo.algorithms import Algorithm
+from evo.candidate import Candidate
+from evo.encodings.filter_bits import FilterBits, FilterBitsSpace
+from evo.encodings.individual import Individual
+from evo.evaluation import Evaluator, Job, Outcome, Session
+from evo.evaluation.local import InProcessSession
+from evo.fitness import Fitness, Objective
+from evo.testing import AlgorithmContract, EncodingContract, EvaluatorContract, FitnessContract, small_task
+
+TASK = small_task()
+WEIGHTS = (1.0, -1.0)
+
+
+def judging(body: Callable[[Candidate], float]) -> Fitness:
+    @evo.fitness(maximize="score")
+    def judge(candidate: Candidate) -> Mapping[str, float]:
+        return {"score": body(candidate)}
+
+    return judge
+
+
+def writes_weights(candidate: Candidate) -> float:
+    candidate.task.network._tensors["0.weight"].add_(1e-6)
+    return 1.0
+
+
+def writes_images(candidate: Candidate) -> float:
+    candidate.task.train.x.mul_(0.999)
+    return 1.0
+
+
+def draws_globally(_: Candidate) -> float:
+    return float(torch.rand(()))
+
+
+def counts_calls() -> Callable[[Candidate], float]:
+    calls: list[int] = []
+
+    def body(_: Candidate) -> float:
+        calls.append(1)
+        return float(len(calls))
+
+    return body
+
+
+def sets_threads(_: Candidate) -> float:
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("body", "test"),
+    [
+        (writes_weights, FitnessContract.test_leaves_network_and_data_as_they_are),
+        (writes_images, FitnessContract.test_leaves_network_and_data_as_they_are),
+        (draws_globally, FitnessContract.test_depends_on_the_candidate_alone),
+        (draws_globally, FitnessContract.test_leaves_global_state_as_it_is),
+        (counts_calls(), FitnessContract.test_depends_on_the_candidate_alone),
+        (sets_threads, FitnessContract.test_leaves_global_state_as_it_is),
+    ],
+)
+def test_a_fitness_that_is_impure_is_noticed(body: Callable[[Candidate], float], test: Any) -> None:
+    contract, task, threads = FitnessContract(), small_task(), torch.get_num_threads()
+    rng = np.random.default_rng(0)
+    space = FilterBits().bind(task.network, (1.0,))
+    blueprints = [space.decode(one) for one in space.initial(3, rng)]
+    try:
+        test(contract, judging(lambda candidate: 1.0), task, blueprints)
+        with pytest.raises(AssertionError):
+            test(contract, judging(body), task, blueprints)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Unrepaired(FilterBitsSpace):
+    def mutate(self, individual: Individual, rng: np.random.Generator) -> tuple[Individual]:
+        for index in range(len(individual)):
+            individual[index] = 0
+        return (individual,)
+
+
+class OutOfPlace(FilterBitsSpace):
+    def mutate(self, individual: Individual, rng: np.random.Generator) -> tuple[Individual]:
+        return super().mutate(self.unpack(self.pack(individual)), rng)
+
+
+@pytest.mark.parametrize("kind", [Unrepaired, OutOfPlace])
+def test_an_encoding_with_a_wrong_operator_is_noticed(kind: type[FilterBitsSpace]) -> None:
+    test = EncodingContract().test_mutate_works_in_place_and_stays_legal
+    test(FilterBitsSpace(FilterBits(), TASK.network, WEIGHTS), TASK.network, 0)
+    with pytest.raises(AssertionError):
+        test(kind(FilterBits(), TASK.network, WEIGHTS), TASK.network, 0)
+
+
+class Forgetful(evo.ECS):
+    """Saves the number of its generation but not its population."""
+
+    def _save(self) -> dict[str, Any]:
+        return {"population": []}
+
+
+@pytest.mark.parametrize("algorithm", [Forgetful(generations=4, population=6), evo.ECS(generations=4, population=6)])
+def test_an_algorithm_that_cannot_go_on_is_noticed(algorithm: Algorithm) -> None:
+    objectives = (Objective("score", True), Objective("cost", False))
+    space = FilterBits().bind(TASK.network, WEIGHTS)
+    test = AlgorithmContract().test_a_saved_state_goes_on_bit_for_bit
+    if isinstance(algorithm, Forgetful):
+        with pytest.raises((AssertionError, evo.EvoError)):
+            test(algorithm, space, objectives, 2, 0)
+    else:
+        test(algorithm, space, objectives, 2, 0)
+
+
+class Twice(evo.LocalEvaluator):
+    """Yields every outcome twice."""
+
+    def open(self, job: Job) -> Session:
+        class Session(InProcessSession):
+            def run(self, blueprints: Sequence[evo.Blueprint]) -> Any:
+                for outcome in super().run(blueprints):
+                    yield outcome
+                    yield outcome
+
+        return Session(job)
+
+
+class Shuffled(evo.LocalEvaluator):
+    """Gives every outcome the key of another structure."""
+
+    def open(self, job: Job) -> Session:
+        class Session(InProcessSession):
+            def run(self, blueprints: Sequence[evo.Blueprint]) -> Any:
+                outcomes: list[Outcome] = list(super().run(blueprints))
+                for outcome, other in zip(outcomes, blueprints[::-1], strict=True):
+                    yield Outcome(other.key, "ok", outcome.objectives, "", outcome.seconds, outcome.worker)
+
+        return Session(job)
+
+
+@pytest.mark.parametrize("evaluator", [Twice(), Shuffled()])
+def test_an_evaluator_that_mixes_outcomes_up_is_noticed(evaluator: Evaluator) -> None:
+    space = FilterBits().bind(TASK.network, (1.0,))
+    blueprints = [space.decode(one) for one in space.initial(12, np.random.default_rng(0))]
+    test = EvaluatorContract().test_outcomes_equal_those_of_this_process
+    test(evo.LocalEvaluator(workers=0), TASK, blueprints)
+    with pytest.raises(AssertionError):
+        test(evaluator, TASK, blueprints)
+
+
+def test_the_task_is_the_same_at_every_call() -> None:
+    assert small_task().digest() == TASK.digest()
+    assert TASK.network.channels == 26
