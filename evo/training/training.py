@@ -208,7 +208,7 @@ def recalibrate(model: nn.Module, samples: Samples, recipe: Recipe) -> nn.Module
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
             for x in torch.split(samples.x, recipe.batch_size):
                 if len(x) > 1:
-                    model(x.to(device=device, memory_format=_layout(samples)))
+                    model(x.clone(memory_format=_layout(samples)).to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return _place(model, torch.device("cpu"), torch.contiguous_format)
@@ -225,7 +225,7 @@ def error_rate(model: nn.Module, samples: Samples, *, batch_size: int = 1000, de
     _place(model, target, _layout(samples))
     with evaluating(model):
         for x, y in zip(torch.split(samples.x, batch_size), torch.split(samples.y, batch_size), strict=True):
-            scores = model(x.to(device=target, memory_format=_layout(samples)))
+            scores = model(x.clone(memory_format=_layout(samples)).to(target))  # it may work in place
             if not bool(torch.isfinite(scores).all()):
                 raise FloatingPointError("the network's output is not finite")
             wrong += int((scores.argmax(1).cpu() != y).sum())

@@ -35,7 +35,7 @@ def rows() -> Callable[[Path], Rows]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start `search_digits.py` in a session of its own; what is left of it dies with the test."""
+    """Start `search_digits.py` in a process group of its own; what is left of it dies with the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def run(*arguments: object, script: Path = SCRIPT, **environment: str) -> "subprocess.Popen[str]":

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import evo
-from evo.cli import main
+from evo.cli.app import main
+from evo.cli.keys import markdown
 from evo.history import MEASUREMENTS
-from evo.keys import markdown
 from evo.run import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +199,7 @@ def test_interrupted_before_the_search(shell: Shell, monkeypatch: pytest.MonkeyP
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("evo.config_task.train", interrupt)
+    monkeypatch.setattr("evo.cli.task_source.train", interrupt)
     result = shell("search", DIGITS, *TINY)
     assert (result.status, result.err) == (130, "interrupted: the search had not begun, nothing was written\n")
     assert not Path("runs").exists()

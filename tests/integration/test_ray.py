@@ -49,6 +49,7 @@ class TestConnecting:
     @pytest.fixture(autouse=True)
     def no_ray(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr(ray_module, "PATIENCE", 1.0)
         assert not ray.is_initialized()
         yield
         assert not ray.is_initialized()

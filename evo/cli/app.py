@@ -19,7 +19,7 @@ from evo.errors import EvoError, SettingsError
 from evo.run import SETTINGS, Run
 
 if TYPE_CHECKING:
-    from evo.config import Config
+    from evo.cli.config import Config
 
 app = typer.Typer(
     help="Evolutionary search that makes trained convolutional networks smaller and faster.",
@@ -96,7 +96,7 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
 ) -> None:
     """Search as a run.toml says; continues what its folder holds already."""
-    from evo.config import read_config
+    from evo.cli.config import read_config
 
     config = read_config(file, override or (), out=out)
     with interruptible(config.out):
@@ -106,7 +106,7 @@ def search(
 @app.command()
 def resume(folder: Folder, override: Override = None) -> None:
     """Continue an interrupted search."""
-    from evo.config import resume_config
+    from evo.cli.config import resume_config
 
     config = resume_config(folder, override or ())
     run = Run(folder)
@@ -195,7 +195,7 @@ def show(
     row: Annotated[int | None, typer.Argument(metavar="ID", help="Default: the best.", show_default=False)] = None,
 ) -> None:
     """Print all about one individual: where it comes from, its objectives, costs and layers."""
-    from evo.report.individual import print_individual
+    from evo.cli.printing import print_individual
 
     run = Run(folder)
     print_individual(console(), run, _row(run, row))
@@ -218,10 +218,10 @@ def export(
     onnx: Annotated[Path | None, typer.Option(help="A second file, in ONNX format.")] = None,
 ) -> None:
     """Build an individual's network, fine-tune it, write it to a file, and compare it with the original."""
-    from evo.config import read_overrides, resume_config
+    from evo.cli.config import read_overrides, resume_config
+    from evo.cli.printing import print_exported
     from evo.export import check_onnx, same_task
     from evo.export import export as write
-    from evo.report.individual import print_exported
     from evo.training import Recipe
 
     config, run = resume_config(folder), Run(folder)
@@ -249,8 +249,8 @@ def keys(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/run-toml.md.")] = False,
 ) -> None:
     """Print every key of run.toml with its type, default and meaning."""
-    from evo.keys import markdown
-    from evo.report.individual import print_keys
+    from evo.cli.keys import markdown
+    from evo.cli.printing import print_keys
 
     if as_markdown:
         print(markdown(), end="")
@@ -268,7 +268,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # e.g. `evo front … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

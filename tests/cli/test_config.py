@@ -12,8 +12,8 @@ from torch import nn
 
 import evo
 from evo.algorithms import ECS, RandomSearch
-from evo.config import Config, read_config, resume_config
-from evo.config_task import load_weights
+from evo.cli.config import Config, read_config, resume_config
+from evo.cli.task_source import load_weights
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import LocalEvaluator
@@ -147,7 +147,7 @@ def test_resuming_takes_the_networks_weights_from_the_folder(monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("evo.config_task.train", never)
+    monkeypatch.setattr("evo.cli.task_source.train", never)
     assert resume_config(run.folder).make_task().digest() == task.digest()
     assert read(text).make_task().digest() == task.digest()
     with pytest.raises(RunFolderError, match=r"belongs to another search \(task\.train was .*; choose another folder$"):

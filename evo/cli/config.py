@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from evo.algorithms import ALGORITHMS, Algorithm
-from evo.config_task import TaskSource, TaskTable
+from evo.cli.task_source import TaskSource, TaskTable
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError

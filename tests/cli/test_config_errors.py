@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import evo
-from evo.config import Config, read_config
+from evo.cli.config import Config, read_config
 from evo.errors import SettingsError
 
 GOOD = '[task]\nmodel = "parts:network"\ndata = "parts:data"\n[fitness]\nname = "parts:judged"\n'

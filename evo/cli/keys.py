@@ -8,8 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from evo.algorithms import ALGORITHMS
-from evo.config import DEFAULTS, RunTable
-from evo.config_task import TaskTable
+from evo.cli.config import DEFAULTS, RunTable
+from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
 from evo.fitness import FITNESSES

@@ -1,8 +1,8 @@
 """The table of run.toml keys."""
 
 from evo.algorithms import ALGORITHMS
+from evo.cli.keys import markdown, sections
 from evo.evaluation import EVALUATORS
-from evo.keys import markdown, sections
 
 
 def test_every_part_and_every_key_is_there_with_its_meaning() -> None:

@@ -63,7 +63,7 @@ def print_exported(console: Console, made: Exported, row: int, *, tuned: bool) -
 
 def print_keys(console: Console) -> None:
     """Print every key of run.toml."""
-    from evo.keys import sections
+    from evo.cli.keys import sections
 
     for section in sections():
         table = _table("key", "type", "default", "meaning", justify="left")

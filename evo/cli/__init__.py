@@ -1,0 +1,1 @@
+"""The command `evo`: `app` has the commands, `config` the schema of run.toml."""
