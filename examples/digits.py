@@ -38,7 +38,7 @@ def main() -> None:
     with ProgressDisplay(console) as display:
         result = ecs(
             task,
-            fitness=evo.SubsetFineTune(images=1000, epochs=2, batch_size=32, lr=0.02, shift=1),
+            fitness=evo.SubsetFineTune(images=1000, epochs=2, batch_size=32, lr=0.02, shift=1, lam=0.2),
             algorithm=evo.ECS(generations=12, population=40),
             evaluator=evo.RayEvaluator(),
             finetuning=RECIPE,

@@ -53,12 +53,13 @@ class SubsetFineTune(Recipe, Fitness):
         """Slice, recalibrate, fine-tune, and measure the error."""
         subset = _subset(candidate.task.train, self.images, candidate.seed, "train")
         judged = _subset(candidate.task.val, self.val_images or len(candidate.task.val), candidate.seed, "val")
+        network = candidate.task.network
         model = candidate.build()
         if self.recalibrate:
             recalibrate(model, subset, self)
-        train(model, subset, self, candidate.rng("fine-tuning"))
+        teacher = network.build(network.full) if self.distill else None
+        train(model, subset, self, candidate.rng("fine-tuning"), teacher=teacher)
         error = error_rate(model, judged, device=self.device)
-        network = candidate.task.network
         removed = float(network.costs.removed(network.counts(candidate.blueprint), self.removed))
         return {"fitness": 1 - error + self.lam * removed, "error": error}
 

@@ -30,7 +30,10 @@ def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
     """Return what `Run.layers` gives as a table for the terminal."""
     table = Table(title=title or None, title_justify="left")
     for column in ("layer", *layers.columns):
-        table.add_column(column, justify="left" if column == "layer" else "right")
+        table.add_column(
+            column if column.startswith("r_") else column.replace("_", " "),
+            justify="left" if column == "layer" else "right",
+        )
     for name, row in layers.iterrows():
         if name == "total":
             table.add_section()

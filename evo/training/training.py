@@ -1,5 +1,6 @@
 """Training and fine-tuning on tensors in memory."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from evo.errors import SettingsError
 from evo.network.groups import BATCH_NORMS, evaluating
 from evo.settings import Settings
 from evo.training.data import Samples
@@ -36,6 +38,11 @@ class Recipe(Settings):
     ] = "cosine"
     shift: Annotated[int, Field(ge=0, description="augmentation: random shift by up to this many pixels")] = 0
     flip: Annotated[bool, Field(description="augmentation: random horizontal flip")] = False
+    distill: Annotated[
+        float,
+        Field(ge=0, le=1, description="share of the loss that asks for the original network's outputs, not the labels"),
+    ] = 0.0
+    temperature: Annotated[float, Field(gt=0, description="softens both outputs before they are compared")] = 4.0
     device: Annotated[str, Field(description="torch device to train on, e.g. cpu or cuda")] = "cpu"
     dtype: Annotated[Dtype, Field(description="precision of forward and backward; bfloat16 trains mixed")] = "float32"
 
@@ -46,6 +53,7 @@ def train(
     recipe: Recipe,
     rng: np.random.Generator,
     on_epoch: Callable[[int, float], None] | None = None,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Train `model` in place on `samples` and return it in evaluation mode.
 
@@ -57,10 +65,14 @@ def train(
         recipe: see Recipe.
         rng: source of all randomness.
         on_epoch: called after every epoch with its number, from 1, and its mean loss.
+        teacher: the network to distil from, in evaluation mode; needed if `recipe.distill` is positive.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
+        SettingsError: `recipe.distill` is positive without a teacher.
     """
+    if recipe.distill and teacher is None:
+        raise SettingsError(f"distill: got {recipe.distill:g}, but there is no original network here to distil from")
     steps_per_epoch = max(1, len(samples) // recipe.batch_size)
     steps = round(recipe.epochs * steps_per_epoch)
     if steps == 0:
@@ -68,7 +80,7 @@ def train(
     # Layers that draw random numbers of their own (dropout) take them from torch's global generator.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(int(rng.integers(2**63)))
-        return _train(model, samples, recipe, rng, steps, steps_per_epoch, on_epoch)
+        return _train(model, samples, recipe, rng, steps, steps_per_epoch, on_epoch, teacher)
 
 
 def _train(
@@ -79,11 +91,14 @@ def _train(
     steps: int,
     steps_per_epoch: int,
     on_epoch: Callable[[int, float], None] | None,
+    teacher: nn.Module | None,
 ) -> nn.Module:
     device = torch.device(recipe.device)
     layout = _layout(samples)
     model = _place(model, device, layout).train()
     optimizer = _optimizer(model, recipe)
+    if teacher is not None:
+        teacher = _place(copy.deepcopy(teacher), device, layout).eval()
     loss_sum, epoch = torch.zeros((), device=device), 1
     for step, batch in zip(range(steps), _batches(len(samples), recipe.batch_size, rng), strict=False):
         for group in optimizer.param_groups:
@@ -93,7 +108,7 @@ def _train(
         x = x.to(device=device, memory_format=layout)
         y = samples.y.index_select(0, rows).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-            loss = nn.functional.cross_entropy(model(x), y)
+            loss = _loss(model(x), y, teacher(x.clone()) if recipe.distill and teacher is not None else None, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -106,6 +121,19 @@ def _train(
                 on_epoch(epoch, mean)
             loss_sum, epoch = torch.zeros((), device=device), epoch + 1
     return _place(model, torch.device("cpu"), torch.contiguous_format).eval()
+
+
+def _loss(scores: Tensor, labels: Tensor, original: Tensor | None, recipe: Recipe) -> Tensor:
+    """Return cross-entropy, mixed with the divergence from the original network's softened scores if there are any.
+
+    The divergence is scaled by the squared temperature, which keeps its gradients as large as the other's (Hinton et al.).
+    """
+    loss = nn.functional.cross_entropy(scores, labels)
+    if original is None:
+        return loss
+    ours, theirs = (nn.functional.log_softmax(each / recipe.temperature, 1) for each in (scores, original.detach()))
+    divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * divergence
 
 
 def _layout(samples: Samples) -> torch.memory_format:
@@ -184,9 +212,11 @@ def finetune(
         task: where the training images come from.
         seed: of data order and augmentation.
         on_epoch: called after every epoch with its number, from 1, and its mean loss.
-        recipe: any setting of Recipe, e.g. `epochs=10, lr=0.02, shift=2`.
+        recipe: any setting of Recipe, e.g. `epochs=10, lr=0.02, shift=2`; with `distill`, the task's original network teaches.
     """
-    return train(model, task.train, Recipe(**recipe), np.random.default_rng(seed), on_epoch)
+    settings = Recipe(**recipe)
+    teacher = task.network.build(task.network.full) if settings.distill else None
+    return train(model, task.train, settings, np.random.default_rng(seed), on_epoch, teacher)
 
 
 def recalibrate(model: nn.Module, samples: Samples, recipe: Recipe) -> nn.Module:

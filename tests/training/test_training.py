@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import evo
 from evo.errors import SettingsError
 from evo.training import Recipe, Samples, error_rate, recalibrate, train
-from evo.training.training import _rate, augment
+from evo.training.training import _loss, _rate, augment
 
 
 def network() -> nn.Module:
@@ -231,3 +231,41 @@ def test_finetune_trains_on_the_tasks_images(digits_task: evo.Task) -> None:
     assert len(losses) == 2
     with pytest.raises(SettingsError, match="unknown setting 'epoch'; did you mean 'epochs'"):
         evo.finetune(model, digits_task, epoch=2)
+
+
+class TestDistillation:
+    def test_loss_is_the_literal_mixture(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        scores, original = torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator)
+        labels = torch.tensor([0, 2, 1, 1, 0])
+        recipe = Recipe(distill=0.7, temperature=2.0)
+        total = 0.0
+        for row in range(5):
+            ours, theirs = (torch.softmax(each[row] / 2.0, 0) for each in (scores, original))
+            divergence = sum(float(q * (q / p).log()) for p, q in zip(ours, theirs, strict=True))
+            hard = -float(torch.softmax(scores[row], 0)[labels[row]].log())
+            total += 0.3 * hard + 0.7 * 4.0 * divergence
+        assert float(_loss(scores, labels, original, recipe)) == pytest.approx(total / 5, rel=1e-5)
+
+    def test_teacher_draws_the_student_to_its_outputs_and_stays_as_it_is(self, digits: Samples) -> None:
+        torch.manual_seed(0)
+        teacher, student = (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        )
+        before = copy.deepcopy(teacher.state_dict())
+        with torch.no_grad():
+            apart = float((teacher(digits.x) - student(digits.x)).std())
+            train(
+                student,
+                digits,
+                Recipe(epochs=20, batch_size=20, distill=1.0),
+                np.random.default_rng(0),
+                teacher=teacher,
+            )
+            assert float((teacher(digits.x) - student(digits.x)).std()) < apart / 4
+        assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+    def test_without_a_teacher_it_is_refused(self, digits: Samples) -> None:
+        with pytest.raises(SettingsError, match=r"distill: got 0\.5, but there is no original network here"):
+            train(nn.Linear(1, 1), digits, Recipe(distill=0.5), np.random.default_rng(0))
