@@ -35,9 +35,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_results(name: str, results: Mapping[str, Any]) -> Path:
-    """Write `results`, with the machine they were measured on, to results/`name`.json and return the path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_results(name: str, results: Mapping[str, Any], *, folder: Path | None = None) -> Path:
+    """Write `results`, with the machine they were measured on, to `name`.json in `folder`, default results, and return it."""
+    path = (folder or RESULTS) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n")
     return path

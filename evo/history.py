@@ -88,7 +88,7 @@ class History:
     def _create(self, objectives: Sequence[str]) -> None:
         columns = [f"{name} {_TYPES.get(name, 'TEXT')}" for name in COLUMNS] + ["genome BLOB", "structure BLOB"]
         columns += [f"{name} INTEGER" for name in COSTS]
-        columns += ['"' + name.replace('"', '""') + '" REAL' for name in objectives if name not in COSTS]
+        columns += [f"{_quoted(name)} REAL" for name in objectives if name not in COSTS]
         self._database.execute("PRAGMA journal_mode=WAL")
         with self._transaction():
             self._database.execute(f"CREATE TABLE IF NOT EXISTS evaluations ({', '.join(columns)})")
@@ -149,7 +149,7 @@ class History:
     def add(self, rows: Iterable[Row]) -> None:
         """Write `rows` in one transaction; they are on disk when this returns."""
         records = [self._record(row) for row in rows]
-        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in self._names)
+        quoted = ", ".join(map(_quoted, self._names))
         marks = ", ".join(
             "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" if name == "finished" else "?" for name in self._names
         )
@@ -177,8 +177,8 @@ class History:
 
     def outcomes(self) -> Iterator[tuple[int, str, str, str, dict[str, float]]]:
         """Yield (id, key, status, reason, objectives besides costs) of every row, by id."""
-        quoted = "".join(', "' + name.replace('"', '""') + '"' for name in self._objectives)
-        query = f"SELECT id, key, status, reason{quoted} FROM evaluations ORDER BY id"
+        columns = ", ".join(["id", "key", "status", "reason", *map(_quoted, self._objectives)])
+        query = f"SELECT {columns} FROM evaluations ORDER BY id"
         for number, key, status, reason, *values in self._database.execute(query):
             objectives = dict(zip(self._objectives, values, strict=True)) if status == "ok" else {}
             yield number, key, status, reason, objectives
@@ -199,8 +199,8 @@ class History:
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, indexed by id."""
         listed = [*COLUMNS, *COSTS, *self._objectives]
-        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in listed)
-        frame = pd.read_sql_query(f"SELECT {quoted} FROM evaluations ORDER BY id", self._database)
+        columns = ", ".join(map(_quoted, listed))
+        frame = pd.read_sql_query(f"SELECT {columns} FROM evaluations ORDER BY id", self._database)
         frame["cached"] = frame["cached"].astype(bool)
         frame["seconds"] = frame["seconds"].astype(float)
         frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
@@ -220,3 +220,8 @@ class History:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _quoted(name: str) -> str:
+    """Return a column's name as SQL writes it: objectives are called what their author likes."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,36 +1,24 @@
 """The search: asks the algorithm, evaluates what is new, writes every result down, tells the algorithm."""
 
-import fcntl
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import tomli_w
-
-from evo.algorithms import ALGORITHMS, Algorithm
+from evo.algorithms import Algorithm
 from evo.blueprint import Blueprint
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.individual import Individual
-from evo.encodings.registry import ENCODINGS
-from evo.errors import EvaluatorError, RunFolderError, SettingsError
-from evo.evaluation import EVALUATORS, Evaluator, Job, LocalEvaluator, Outcome, Session
+from evo.errors import EvaluatorError, SettingsError
+from evo.evaluation import Evaluator, Job, LocalEvaluator, Outcome, Session
 from evo.fitness.base import Fitness
+from evo.folder import claimed, describe_search, open_history
 from evo.history import COLUMNS, History, Row
 from evo.network import COSTS
-from evo.run import BASE, HISTORY, SETTINGS, Run, pack_structure, read_settings
-from evo.settings import Settings
+from evo.run import Run, pack_structure
 from evo.task import Task
-
-IDENTITY = ("task", "encoding", "fitness", "algorithm", "seed", "threads")
-"""The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +92,11 @@ def search(
     evaluator = evaluator or LocalEvaluator()
     check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations)
     folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    settings = _settings(task, encoding, fitness, algorithm, evaluator, seed, source)
+    settings = describe_search(task, encoding, fitness, algorithm, evaluator, seed, source)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
-    with _claimed(folder):
-        history = _open_folder(folder, task, fitness, settings)
+    with claimed(folder):
+        history = open_history(folder, task, fitness, settings)
         try:
             space = encoding.bind(task.network, tuple(objective.weight for objective in fitness.objectives))
             algorithm = algorithm.model_copy()
@@ -155,106 +143,6 @@ def check(
             )
     algorithm.check(fitness.objectives)
     fitness.check(task)
-
-
-def _settings(
-    task: Task,
-    encoding: Encoding,
-    fitness: Fitness,
-    algorithm: Algorithm,
-    evaluator: Evaluator,
-    seed: int,
-    source: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the content of run.toml: everything that was decided, and what it was decided on."""
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "threads": evaluator.threads,
-        "task": task.describe(),
-        "encoding": {"name": _name(encoding, ENCODINGS), **encoding.to_dict()},
-        "fitness": fitness.describe(),
-        "algorithm": {"name": _name(algorithm, ALGORITHMS), **algorithm.to_dict()},
-        "evaluator": {"name": _name(evaluator, EVALUATORS), **evaluator.to_dict()},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray", "torch-pruning")},
-        },
-        "hardware": {"host": platform.node(), "machine": platform.machine(), "processors": os.cpu_count() or 0},
-    }
-    if source:
-        settings["source"] = dict(source)
-    return _without_none(settings)
-
-
-def _name(part: Settings, registry: Mapping[str, type[Settings]]) -> str:
-    """Return what run.toml calls a part: its built-in name, or module:attribute."""
-    kind = type(part)
-    built_in = (name for name, known in registry.items() if known is kind)
-    return next(built_in, f"{kind.__module__}:{kind.__qualname__}")
-
-
-def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what TOML has no word for: a setting that is not there has its default, None."""
-    return {
-        name: _without_none(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if value is not None
-    }
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process alone."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"{folder}: another search is writing here; wait for it or choose another folder"
-            ) from None
-        yield
-
-
-def _open_folder(folder: Path, task: Task, fitness: Fitness, settings: dict[str, Any]) -> History:
-    """Make the run folder, or check that the one that is there was made by the same search."""
-    path = folder / HISTORY
-    if (folder / SETTINGS).exists():
-        differences = list(_differences(read_settings(folder), settings))
-        if differences:
-            raise RunFolderError(f"{folder}: belongs to another search ({differences[0]}); choose another folder")
-        return History(path)
-    if History.begun(path):
-        raise RunFolderError(f"{folder}: holds a history without {SETTINGS}; choose another folder")
-    for name in (HISTORY, HISTORY + "-wal", HISTORY + "-shm"):
-        (folder / name).unlink(missing_ok=True)  # of a search that was killed at this point
-    history = History(path, create=[objective.name for objective in fitness.objectives])
-    groups = [(group.name, group.size) for group in task.network.groups]
-    objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
-    history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
-    safetensors.torch.save_file(task.network.tensors(), folder / BASE)
-    # Last: a folder with run.toml is a complete one.
-    part = folder / (SETTINGS + ".part")
-    part.write_text(tomli_w.dumps(settings))
-    part.replace(folder / SETTINGS)
-    return history
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Say where two settings of a search disagree in what decides its results."""
-    for part in IDENTITY:
-        before, now = old.get(part), new.get(part)
-        if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-            if before != now:
-                yield f"{part} was {before!r}, is now {now!r}"
-            continue
-        for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                yield f"{part}.{name} was {before.get(name)!r}, is now {now.get(name)!r}"
 
 
 class _Loop:

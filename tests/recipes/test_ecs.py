@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import evo
+from evo.recipes.ecs import Compression, ecs
+from evo.training import Recipe
+
+RECIPE = Recipe(epochs=3, batch_size=50)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ecs") / "run"
+
+
+@pytest.fixture(scope="module")
+def result(digits_task: evo.Task, folder: Path) -> Compression:
+    return compress(digits_task, folder, tries=3)
+
+
+def compress(task: evo.Task, folder: Path, tries: int) -> Compression:
+    return ecs(
+        task,
+        fitness=evo.SubsetFineTune(images=200, batch_size=50),
+        algorithm=evo.ECS(generations=3, population=8),
+        evaluator=evo.LocalEvaluator(workers=0),
+        finetuning=RECIPE,
+        tries=tries,
+        out=folder,
+    )
+
+
+def test_the_winner_is_what_its_row_says_tuned(digits_task: evo.Task, result: Compression) -> None:
+    parameters = sum(parameter.numel() for parameter in result.model.parameters())
+    assert parameters == result.run.history.loc[result.id, "params"]
+    again = evo.finetune(digits_task.network.build(result.run.blueprint(result.id)), digits_task, **RECIPE.to_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), result.model.parameters(), strict=True))
+    assert result.layers.loc["total", "kept_weights"] == result.run.history.loc[result.id, "weights"]
+
+
+def test_it_is_the_first_that_is_as_accurate_or_else_the_most_accurate(result: Compression) -> None:
+    errors = result.tuned["error"]
+    good = errors.index[errors <= result.original_error]
+    expected = good.tolist()[0] if len(good) else errors.idxmin()
+    assert result.id == int(str(expected))
+    assert len(errors) == 3 or errors.iloc[-1] <= result.original_error
+
+
+def test_tries_go_from_the_fittest_to_larger_ones_of_the_front(result: Compression) -> None:
+    assert result.tuned.index[0] == result.run.best.name
+    assert result.tuned["params"].is_monotonic_increasing
+    front = result.run.pareto(["params", "error"])
+    assert set(result.tuned.index[1:]) <= set(front.index)
+
+
+def test_the_search_is_continued_not_repeated(digits_task: evo.Task, result: Compression, folder: Path) -> None:
+    one = compress(digits_task, folder, tries=1)
+    assert list(one.tuned.index) == [result.run.best.name]
+    assert one.run.history.equals(result.run.history)
