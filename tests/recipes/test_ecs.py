@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,15 +42,14 @@ def test_the_winner_is_what_its_row_says_tuned(digits_task: evo.Task, result: Co
 
 
 def test_it_is_the_first_that_is_as_accurate_or_else_the_most_accurate(result: Compression) -> None:
-    errors = result.tuned["error"]
+    errors: Any = result.tuned["error"]
     good = errors.index[errors <= result.original_error]
-    expected = good.tolist()[0] if len(good) else errors.idxmin()
-    assert result.id == int(str(expected))
+    assert result.id == (good[0] if len(good) else errors.idxmin())
     assert len(errors) == 3 or errors.iloc[-1] <= result.original_error
 
 
 def test_tries_go_from_the_fittest_to_larger_ones_of_the_front(result: Compression) -> None:
-    assert result.tuned.index[0] == result.run.best.name
+    assert str(result.tuned.index[0]) == str(result.run.best.name)
     assert result.tuned["params"].is_monotonic_increasing
     front = result.run.pareto(["params", "error"])
     assert set(result.tuned.index[1:]) <= set(front.index)

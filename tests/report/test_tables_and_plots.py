@@ -56,7 +56,7 @@ def test_a_long_front_is_thinned_to_its_ends_and_points_between(run: evo.Run) ->
 def test_layer_table_shows_ratios(run: evo.Run) -> None:
     layers = run.layers(int(str(run.best.name)))
     text = printed(layer_table(layers))
-    assert f"{layers.loc['total', 'r_c']:.2f}×" in text
+    assert f"{float(str(layers.loc['total', 'r_c'])):.2f}×" in text
     assert all(str(name) in text for name in layers.index)
 
 
