@@ -38,7 +38,7 @@ def test_the_winner_is_what_its_row_says_tuned(digits_task: evo.Task, result: Co
     assert parameters == result.run.history.loc[result.id, "params"]
     again = evo.finetune(digits_task.network.build(result.run.blueprint(result.id)), digits_task, **RECIPE.to_dict())
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), result.model.parameters(), strict=True))
-    assert result.layers.loc["total", "kept_weights"] == result.run.history.loc[result.id, "weights"]
+    assert [result.layers.loc["total", "kept_weights"]] == [result.run.history.loc[result.id, "weights"]]
 
 
 def test_it_is_the_first_that_is_as_accurate_or_else_the_most_accurate(result: Compression) -> None:
