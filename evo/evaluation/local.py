@@ -91,15 +91,16 @@ class _Worker:
         self.connection, theirs = Pipe()
         files = [theirs.fileno(), job.fileno()]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evo.evaluation.process", *map(str, (os.getpid(), *files))],
+            [sys.executable, "-P", "-m", "evo.evaluation.process", *map(str, (os.getpid(), *files))],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             # Out of the terminal's process group: Ctrl-C reaches the search, which then stops its workers.
             start_new_session=True,
+            # -P and PYTHONPATH: workers import what this process would, not what happens to lie in the current folder.
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": str(threads),
-                "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             },
         )
         theirs.close()

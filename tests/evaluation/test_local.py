@@ -172,3 +172,15 @@ def test_the_default_is_a_worker_per_processor(task: evo.Task) -> None:
 def test_wrong_settings_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=rf"^LocalEvaluator\.{next(iter(setting))}: got "):
         evo.LocalEvaluator(**setting)
+
+
+def test_workers_import_what_this_process_imports(
+    task: evo.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evo").mkdir()
+    (tmp_path / "evo" / "__init__.py").write_text("raise ImportError('another evo in the current folder')")
+    monkeypatch.chdir(tmp_path)
+    job = Job(task, evo.SubsetFineTune(images=20, batch_size=10), 0, 1, None)
+    with evo.LocalEvaluator(workers=1).open(job) as session:
+        (outcome,) = session.run([task.network.full])
+    assert outcome.status == "ok"
