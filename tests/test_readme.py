@@ -1,0 +1,69 @@
+"""The README's Python runs, at a smaller budget."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import deap.algorithms
+import pytest
+
+import evo
+from evo.training import Recipe, balanced_subset, train
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def names(digits_task: evo.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return {
+        "evo": evo,
+        "deap": deap,
+        "net": digits_task.network.build(digits_task.network.full),
+        "train_set": digits_task.train,
+        "val_set": digits_task.val,
+        "task": digits_task,
+        "Recipe": Recipe,
+        "balanced_subset": balanced_subset,
+        "train": train,
+    }
+
+
+def smaller(block: str, *changes: tuple[str, str]) -> str:
+    for large, small in changes:
+        assert large in block
+        block = block.replace(large, small)
+    return block
+
+
+def test_the_interface_in_fifteen_lines(names: dict[str, Any]) -> None:
+    changes = (("generations=20, population=50", "generations=2, population=6"), ("epochs=50", "epochs=1"))
+    exec(smaller(BLOCKS[0], *changes), names)
+    assert isinstance(names["small"], type(names["net"]))
+    assert Path("small.evo").is_file()
+    assert len(names["run"].history) >= 6
+
+
+def test_a_fitness_of_ones_own(names: dict[str, Any], tmp_path: Path) -> None:
+    exec(BLOCKS[1], names)
+    run = evo.search(
+        names["task"],
+        encoding=evo.FilterBits(),
+        fitness=names["quick_and_right"],
+        algorithm=evo.ECS(generations=1, population=3),
+        evaluator=evo.LocalEvaluator(workers=0),
+        out=tmp_path / "run",
+    )
+    assert set(run.history["status"]) == {"ok"}
+
+
+def test_deap_runs_on_the_toolbox(names: dict[str, Any]) -> None:
+    changes = (
+        ("evo.RayEvaluator()", "evo.LocalEvaluator(workers=0)"),
+        ("evo.SubsetFineTune()", "evo.SubsetFineTune(images=100, batch_size=50)"),
+        ("n=50", "n=4"),
+        ("ngen=10", "ngen=1"),
+    )
+    exec(smaller(BLOCKS[2], *changes), names)
+    assert all(individual.fitness.valid for individual in names["population"])
