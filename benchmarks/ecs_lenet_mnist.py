@@ -17,7 +17,7 @@ from. Every other network reported here is trained by the same recipe for more e
 Outputs: a table on the screen and `benchmarks/results/ecs_lenet_mnist.json`. Trained networks and the search are kept in
 `.cache/`, so that an interrupted benchmark goes on where it stopped. Accuracies in the results are shares, not per cent.
 
-Run: `python -m benchmarks.ecs_lenet_mnist` (about an hour on two processors; `--quick` takes two minutes and shows only
+Run: `python -m benchmarks.ecs_lenet_mnist` (under half an hour on two processors; `--quick` takes a minute or two, to show
 that it runs). MNIST is read from `mnist.npz` in the folder `EVO_DATA` (default: `../shared/data` beside this repository).
 """
 

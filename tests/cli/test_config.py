@@ -1,8 +1,6 @@
 """run.toml: what is accepted, and what is made of it."""
 
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +25,7 @@ TASK = GOOD.partition("[fitness]")[0]
 LENET = '[task]\nmodel = "lenet"\ndata = "digits"\n'
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current directory with a module of a user's own; importing it leaves nothing behind."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    shutil.copy(Path(__file__).with_name("parts.py"), tmp_path)
-    yield tmp_path
-    sys.modules.pop("parts", None)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def read(text: str, *overrides: str) -> Config:
