@@ -10,7 +10,7 @@ from evo.blueprint import Blueprint
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.individual import Individual
 from evo.importance import magnitude
-from evo.network import Network
+from evo.network import Network, restored
 
 Bits = NDArray[np.uint8]
 
@@ -62,7 +62,10 @@ class FilterBitsSpace(GenomeSpace):
             for group, start, stop in zip(network.groups, bounds[:-1], bounds[1:], strict=True)
         }
         self._starts = bounds[:-1]
-        self._minimum = np.minimum([group.size for group in network.groups], settings.min_filters)
+        self._groups = network.groups
+        self._sizes = np.array([group.size for group in network.groups])
+        self._steps = np.array([group.step for group in network.groups])
+        self._minimum = np.array([group.legal_count(min(settings.min_filters, group.size)) for group in network.groups])
         importance = magnitude(network)
         self._importance = {name: importance[name] for name in self._slices}
 
@@ -103,16 +106,15 @@ class FilterBitsSpace(GenomeSpace):
         return self.individual(np.concatenate([masks[name] for name in self._slices]).astype(np.uint8))
 
     def repair(self, individual: Individual) -> Individual:
-        """Restore the most important filters of every layer that has fewer than `min_filters`."""
+        """Restore the most important filters of every layer that keeps too few, or a number that it cannot keep."""
         bits = _view(individual)
-        short = np.flatnonzero(np.add.reduceat(bits, self._starts, dtype=np.int64) < self._minimum)
-        names = list(self._slices)
-        for index in short:
-            part = self._slices[names[index]]
-            missing = int(self._minimum[index]) - int(bits[part].sum())
-            removed = np.flatnonzero(bits[part] == 0)
-            best = removed[np.argsort(-self._importance[names[index]][removed], kind="stable")]
-            bits[part.start + best[:missing]] = 1
+        kept = np.add.reduceat(bits, self._starts, dtype=np.int64)
+        uneven = (self._steps > 1) & (kept < self._sizes)
+        for index in np.flatnonzero((kept < self._minimum) | uneven):
+            group = self._groups[index]
+            part = self._slices[group.name]
+            mask = restored(group, bits[part].astype(bool), self._importance[group.name], int(self._minimum[index]))
+            bits[part] = mask
         return individual
 
     def mate(self, first: Individual, second: Individual, rng: np.random.Generator) -> tuple[Individual, Individual]:

@@ -14,9 +14,11 @@ from evo.candidate import Candidate
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import EvoError
 from evo.evaluation import LocalEvaluator, RayEvaluator
+from evo.fitness.latency import WithLatency
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.network import Network
 from evo.network.checkpoint import load, save
+from evo.network.formats import save_onnx, save_pt2
 from evo.run import Run
 from evo.search import search
 from evo.task import Task
@@ -41,11 +43,14 @@ __all__ = [
     "Run",
     "SubsetFineTune",
     "Task",
+    "WithLatency",
     "error_rate",
     "finetune",
     "fitness",
     "load",
     "save",
+    "save_onnx",
+    "save_pt2",
     "search",
     "toolbox",
 ]

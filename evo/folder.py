@@ -47,7 +47,7 @@ def describe_search(
         "evaluator": {"name": _name(evaluator, EVALUATORS), **evaluator.to_dict()},
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray", "torch-pruning")},
+            **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray")},
         },
         "hardware": {"host": platform.node(), "machine": platform.machine(), "processors": os.cpu_count() or 0},
     }

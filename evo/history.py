@@ -13,7 +13,7 @@ import pandas as pd
 from evo.errors import RunFolderError
 from evo.network import COSTS
 
-FORMAT = 1
+FORMAT = 2
 
 COLUMNS = {
     "id": "row number, from 0, in the order the algorithm proposed",

@@ -15,6 +15,7 @@ from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.fitness.base import Objective
 from evo.history import History
 from evo.network import COSTS, CostModel
+from evo.network.origin import annotate
 from evo.task import Task
 
 HISTORY = "history.sqlite"
@@ -124,7 +125,22 @@ class Run:
         """
         if self._task is None:
             raise RunFolderError(f"{self.folder}: to build a network, open the run with its task: Run(folder, task)")
-        return self._task.network.build(self.blueprint(row))
+        return annotate(self._task.network.build(self.blueprint(row)), **self.provenance(row))
+
+    def provenance(self, row: int) -> dict[str, Any]:
+        """Return what the file of an individual's network should say about where it comes from, as plain values."""
+        record = self.history.loc[row].to_dict()
+        facts: dict[str, Any] = {
+            "run": self.folder.resolve().name,
+            "id": row,
+            "seed": int(self.settings["seed"]),
+            "original": self.settings["task"]["network"],
+        }
+        if record["status"] == "ok":
+            facts["objectives"] = {objective.name: float(record[objective.name]) for objective in self.objectives}
+        if "source" in self.settings:
+            facts["model"] = self.settings["source"]["task"]["model"]
+        return facts
 
     def close(self) -> None:
         """Close the history file."""

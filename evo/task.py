@@ -1,13 +1,14 @@
 """What a user brings: a trained network and labelled data."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from evo.errors import DataError, SettingsError
+from evo.errors import DataError, NetworkError, SettingsError
 from evo.network import Network
 from evo.training.data import Samples, SizedDataset, load_samples, split
 
@@ -29,7 +30,15 @@ class Task:
     test: Samples | None
 
     def __init__(
-        self, model: nn.Module, train: Data, val: "Data | float" = 0.1, *, test: Data | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        train: Data,
+        val: "Data | float" = 0.1,
+        *,
+        test: Data | None = None,
+        seed: int = 0,
+        protect: Sequence[str] = (),
+        multiple: int = 1,
     ) -> None:
         """Decode the data and analyse the network; `model` is copied and left as it is.
 
@@ -39,10 +48,13 @@ class Task:
             val: likewise, or a fraction in (0, 1) of the training images, split off at random in equal shares per class.
             test: likewise.
             seed: of that split.
+            protect: names or patterns ("head.*") of layers whose channels all stay.
+            multiple: layers keep a multiple of this many channels, or all (8 suits tensor cores).
 
         Raises:
             DataError: data are malformed, or sets disagree in shape.
             NetworkError: the network cannot be run on the data or has nothing to prune.
+            SettingsError: a pattern matches no layer, or `multiple` is less than 1.
         """
         if not isinstance(model, nn.Module):
             raise SettingsError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -60,7 +72,12 @@ class Task:
                     f"{name}: images have shape {tuple(other.x.shape[1:])}, "
                     f"those of train {tuple(self.train.x.shape[1:])}"
                 )
-        self.network = Network.analyse(model, self.train.x[:1])
+        self.network = Network.analyse(model, self.train.x[:2], protect=protect, multiple=multiple)
+        if not self.network.groups:
+            reasons = "; ".join(f"{entry.name or 'network'}: {entry.reason}" for entry in self.network.frozen)
+            raise NetworkError(
+                f"{type(model).__name__} has nothing that can be pruned ({reasons or 'it has no layers'})"
+            )
         self._check_output()
 
     def _check_output(self) -> None:

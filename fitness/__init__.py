@@ -5,11 +5,22 @@ from types import ModuleType
 from typing import Any
 
 from evo.fitness.base import Fitness, FunctionFitness, Objective, fitness, measure
+from evo.fitness.latency import LatencySettings, WithLatency
 from evo.fitness.subset_finetune import SubsetFineTune
 
 FITNESSES: dict[str, type[SubsetFineTune]] = {"subset_finetune": SubsetFineTune}
 
-__all__ = ["FITNESSES", "Fitness", "FunctionFitness", "Objective", "SubsetFineTune", "fitness", "measure"]
+__all__ = [
+    "FITNESSES",
+    "Fitness",
+    "FunctionFitness",
+    "LatencySettings",
+    "Objective",
+    "SubsetFineTune",
+    "WithLatency",
+    "fitness",
+    "measure",
+]
 
 
 class _CallableModule(ModuleType):

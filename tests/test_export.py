@@ -1,15 +1,19 @@
 """Networks as files."""
 
+import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import evo
 from evo.errors import EvoError, NetworkError, SettingsError
-from evo.export import export, same_task, save_onnx
+from evo.export import export, same_task
+from evo.network.checkpoint import describe
+from evo.network.formats import ONNX_PACKAGES
 from evo.training import Recipe
+
+MISSING = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,33 @@ def test_costs_and_errors_are_those_of_the_network(run: evo.Run, digits_task: ev
     assert made.errors["val"][1] == evo.error_rate(made.model, digits_task.val)
     loaded = evo.load(made.path, model=original)
     assert torch.equal(loaded(digits_task.val.x), made.model(digits_task.val.x))
+    assert made.others == ()
+
+
+def test_the_file_says_where_its_network_comes_from(run: evo.Run, digits_task: evo.Task, tmp_path: Path) -> None:
+    made = export(run, digits_task, 2, tmp_path / "small.evo", finetuning=Recipe(epochs=0.5, batch_size=50))
+    told = describe(made.path)
+    provenance = told["provenance"]
+    assert {name: len(entry["kept"]) for name, entry in told["kept"].items()} == run.blueprint(2).counts
+    assert (provenance["run"], provenance["id"], provenance["seed"]) == (run.folder.name, 2, 0)
+    assert provenance["original"] == digits_task.network.digest()
+    assert provenance["objectives"] == {
+        objective.name: run.history.loc[2, objective.name] for objective in run.objectives
+    }
+    assert provenance["finetuning"]["epochs"] == 0.5
+    plain = describe(export(run, digits_task, 2, tmp_path / "plain.evo").path)
+    assert "finetuning" not in plain["provenance"]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}")
+def test_further_files(run: evo.Run, digits_task: evo.Task, tmp_path: Path) -> None:
+    made = export(run, digits_task, 1, tmp_path / "small.evo", pt2=tmp_path / "small.pt2", onnx=tmp_path / "small.onnx")
+    assert [sentence.split(": ")[0] for sentence in made.others] == [
+        str(tmp_path / "small.pt2"),
+        str(tmp_path / "small.onnx"),
+    ]
+    assert all("agrees with the network on batches of any size, 64 and others tried" in said for said in made.others)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"small.evo", "small.pt2", "small.onnx"}
 
 
 def test_what_cannot_be_written_or_tuned(run: evo.Run, digits_task: evo.Task, tmp_path: Path) -> None:
@@ -44,6 +75,10 @@ def test_what_cannot_be_written_or_tuned(run: evo.Run, digits_task: evo.Task, tm
         export(run, digits_task, 1, tmp_path)
     with pytest.raises(SettingsError, match=r"^fine-tuning: FloatingPointError: the training loss became"):
         export(run, digits_task, 1, tmp_path / "small.evo", finetuning=Recipe(lr=1e30, epochs=1, batch_size=50))
+    with pytest.raises(SettingsError, match=r"files ending in \.pt2 only"):
+        export(run, digits_task, 1, tmp_path / "small.evo", pt2=tmp_path / "small.pt")
+    with pytest.raises(NetworkError, match=r"small\.pt2: is to be two files at once, give each its own name$"):
+        export(run, digits_task, 1, tmp_path / "small.pt2", pt2=tmp_path / "small.pt2")
     assert not list(tmp_path.iterdir())
 
 
@@ -54,27 +89,3 @@ def test_another_task_is_noticed(run: evo.Run, digits_task: evo.Task, task: evo.
     other = evo.Task(digits_task.network.build(digits_task.network.full), digits_task.train, digits_task.train)
     with pytest.raises(EvoError, match="the data set 'val' is not what it was"):
         same_task(run, other)
-
-
-def test_an_onnx_file_takes_batches_of_any_size(digits_task: evo.Task, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = digits_task.network.build(digits_task.network.full)
-    said = save_onnx(model, digits_task.val.x[:5], tmp_path / "net.onnx")
-    assert "onnxruntime agrees with the network on 5 images" in said
-    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
-    for count in (1, 7):
-        x = digits_task.val.x[:count]
-        (scores,) = session.run(None, {"input": x.numpy()})
-        np.testing.assert_allclose(scores, model(x).detach().numpy(), atol=1e-4)
-    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
-
-
-def test_a_network_that_onnx_cannot_express(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-
-    class Moody(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if float(x.sum()) > 0 else -x
-
-    with pytest.raises(NetworkError, match="ONNX cannot express this network"):
-        save_onnx(Moody(), torch.ones(2, 1, 4, 4), tmp_path / "net.onnx")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import deap.algorithms
+import numpy as np
 import pytest
 
 import evo
@@ -67,3 +68,19 @@ def test_deap_runs_on_the_toolbox(names: dict[str, Any]) -> None:
     )
     exec(smaller(BLOCKS[2], *changes), names)
     assert all(individual.fitness.valid for individual in names["population"])
+
+
+def test_surgery_alone(names: dict[str, Any]) -> None:
+    names["images"] = names["val_set"].x
+    network = evo.Network.analyse(names["net"], names["images"][:1], protect=["9"], multiple=2)
+    blueprint = network.repaired({group.name: np.arange(group.size) < 3 for group in network.groups})
+    names |= {"blueprint": blueprint, "counts": network.counts([blueprint, network.full])}
+    exec(smaller(BLOCKS[3], ('"head.*"', '"9"'), ("multiple=8", "multiple=2")), names)
+    assert [entry.reason for entry in names["network"].frozen if entry.name == "9"] == ["it is protected"]
+    assert names["small"][0].out_channels == 4
+
+
+def test_shipping(names: dict[str, Any]) -> None:
+    names |= {"images": names["val_set"].x[:8], "small": names["net"]}
+    exec(BLOCKS[4], names)
+    assert {path.suffix for path in Path().iterdir()} == {".evo", ".pt2", ".onnx"}

@@ -121,6 +121,7 @@ def resume(folder: Folder, override: Override = None) -> None:
 def _search(config: "Config") -> None:
     """Search with a live display, then print what was found."""
     from evo.report.progress import ProgressDisplay
+    from evo.report.structure import by_reason
 
     screen = console()
     task = config.make_task(
@@ -133,8 +134,8 @@ def _search(config: "Config") -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for frozen in task.network.frozen:
-        screen.print(f"left whole: {frozen.name or 'the network'} ({frozen.reason})", highlight=False, soft_wrap=True)
+    for reason, layers in by_reason(task.network.frozen).items():
+        screen.print(f"left whole: {', '.join(layers)} ({reason})", highlight=False, soft_wrap=True)
     with ProgressDisplay(screen) as show:
         run = config.search(task, show)
     done = len(run.generations)
@@ -215,20 +216,20 @@ def export(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="How to fine-tune, e.g. lr=0.02: keys of [task.train]."),
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="A second file, in ONNX format.")] = None,
+    pt2: Annotated[Path | None, typer.Option(help="A further file, for torch.export.load.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="A further file, in ONNX format.")] = None,
 ) -> None:
     """Build an individual's network, fine-tune it, write it to a file, and compare it with the original."""
     from evo.cli.config import read_overrides, resume_config
     from evo.cli.printing import print_exported
-    from evo.export import check_onnx, same_task
+    from evo.export import check_files, same_task
     from evo.export import export as write
     from evo.training import Recipe
 
     config, run = resume_config(folder), Run(folder)
     row = _row(run, row)
     run.blueprint(row)  # refuses an unknown id
-    if onnx is not None:
-        check_onnx()
+    check_files(out, pt2, onnx)
     fitness = config.fitness
     like = fitness.model_dump(include=set(Recipe.model_fields)) if isinstance(fitness, Recipe) else {}
     recipe = Recipe.parse({**like, **read_overrides(override or ()), "epochs": epochs}, "--set:")
@@ -240,8 +241,45 @@ def export(
     def on_epoch(epoch: int, loss: float) -> None:
         print(f"fine-tuning: epoch {epoch}, loss {loss:.4f}", flush=True)
 
-    made = write(run, task, row, out, finetuning=recipe if epochs else None, onnx=onnx, on_epoch=on_epoch)
+    tuning = recipe if epochs else None
+    made = write(run, task, row, out, finetuning=tuning, pt2=pt2, onnx=onnx, on_epoch=on_epoch)
     print_exported(console(), made, row, tuned=bool(epochs))
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A network of the zoo, or module:attribute.", show_default=False),
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="SHAPE", help="Shape of an input without the batch, e.g. 3,224,224; repeatable."
+        ),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--args", metavar="KEY=VALUE", help="Argument of the function that returns it; repeatable."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file with its weights.")] = None,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Layers that stay whole, by name or pattern (head.*); repeatable."),
+    ] = None,
+    multiple: Annotated[int, typer.Option(help="Layers keep a multiple of this many channels, or all.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print what can be searched in a network, what cannot and why, and what it costs."""
+    from evo.cli.inspect import inspect as look
+
+    found = look(
+        model, inputs or (), arguments=arguments or (), weights=weights, protect=protect or (), multiple=multiple
+    )
+    if as_json:
+        print(found.to_json())
+    else:
+        found.print(console())
 
 
 @app.command()

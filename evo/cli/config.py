@@ -14,7 +14,7 @@ from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
-from evo.fitness import FITNESSES, Fitness
+from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
 from evo.importing import add_to_path, call, named
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import Progress, check, search
@@ -235,7 +235,23 @@ def _part(table: Table, where: str, registry: Mapping[str, type[Part]], base: ty
 
 
 def _fitness(table: Table, where: str, folder: Path) -> Fitness:
-    """Return the fitness that a table describes: built in, a decorated function, an object, or a class with settings."""
+    """Return the fitness that a table describes, with measured latency as one more objective if it says so."""
+    judge = _judge({key: value for key, value in table.items() if key != "latency"}, where, folder)
+    if "latency" not in table:
+        return judge
+    if not isinstance(table["latency"], dict):
+        raise SettingsError(
+            f"{where}.latency: got {table['latency']!r}; expected a table, e.g. latency = {{batch = 1}}"
+        )
+    settings = LatencySettings.parse(table["latency"], f"{where}.latency")
+    try:
+        return WithLatency(judge, **settings.to_dict())
+    except SettingsError as error:
+        raise SettingsError(f"{where}.latency: {error}") from None
+
+
+def _judge(table: Table, where: str, folder: Path) -> Fitness:
+    """Return the fitness that a table names: built in, a decorated function, an object, or a class with settings."""
     name = table.get("name", DEFAULTS["fitness"])
     settings = {key: value for key, value in table.items() if key != "name"}
     found = named("fitness", name, FITNESSES, f"{where}.name", folder)

@@ -12,7 +12,7 @@ from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
-from evo.fitness import FITNESSES
+from evo.fitness import FITNESSES, LatencySettings
 from evo.network.zoo import ZOO
 from evo.settings import Settings
 from evo.training import Recipe
@@ -41,6 +41,9 @@ class Section:
     keys: tuple[Key, ...]
 
 
+LATENCY_ABOUT = "With this table, which may be empty, any fitness has one more objective, latency_ms."
+
+
 def sections() -> Iterator[Section]:
     """Yield every table of run.toml, and every choice of a name in it."""
     yield Section("top of the file", _about(RunTable), _keys(RunTable))
@@ -56,6 +59,8 @@ def sections() -> Iterator[Section]:
         for name, kind in registry.items():
             default = ", the default" if DEFAULTS[table] == name else ""
             yield Section(f'[{table}] name = "{name}"{default}', _about(kind), _keys(kind))
+        if table == "fitness":
+            yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
 
 
 def markdown() -> str:

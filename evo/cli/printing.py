@@ -57,8 +57,8 @@ def print_exported(console: Console, made: Exported, row: int, *, tuned: bool) -
         _say(console, "not fine-tuned: its error is that of the cut weights; add --finetune EPOCHS")
     size = made.path.stat().st_size
     _say(console, f"written: {made.path} ({number(size)} bytes)")
-    if made.onnx:
-        _say(console, f"written: {made.onnx}")
+    for sentence in made.others:
+        _say(console, f"written: {sentence}")
 
 
 def print_keys(console: Console) -> None:

@@ -1,7 +1,7 @@
 """The table [task] of run.toml: the network, its weights and the data, from names to a Task."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from evo.errors import EvoError, SettingsError
 from evo.importing import call, describe, named
 from evo.network.checkpoint import load
-from evo.network.surgery import fill, tensors_of
+from evo.network.plan import fill, tensors_of
 from evo.network.zoo import ZOO
 from evo.settings import Settings
 from evo.task import Task
@@ -42,6 +42,12 @@ class TaskTable(Settings):
     train: Annotated[
         dict[str, Any] | None, Field(description="train the network first, see below; default: it is trained")
     ] = None
+    protect: Annotated[
+        tuple[str, ...], Field(description='names or patterns of layers whose channels all stay, e.g. ["head.*"]')
+    ] = ()
+    multiple: Annotated[
+        int, Field(ge=1, description="layers keep a multiple of this many channels, or all; 8 suits tensor cores")
+    ] = 1
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class TaskSource:
         parts = self._load_data()
         model = self._load_model(seed)
         try:
-            task = Task(model, *parts[:2], test=parts[2] if len(parts) > 2 else None, seed=seed)
+            task = self._task(model, parts, seed)
         except EvoError as error:
             raise type(error)(f"{self.where}: {error}") from error
         check(task)
@@ -116,7 +122,13 @@ class TaskSource:
             train(model, task.train, self.recipe, np.random.default_rng(seed), on_epoch)
         except Exception as error:  # e.g. no such device, or a loss that becomes NaN
             raise SettingsError(f"{self.where}.train: {describe(error)}") from error
-        return Task(model, task.train, task.val, test=task.test)
+        return self._task(model, (task.train, task.val, task.test), seed)
+
+    def _task(self, model: nn.Module, parts: Sequence[Any], seed: int) -> Task:
+        """Make a task of a network and (train, val) or (train, val, test)."""
+        test = parts[2] if len(parts) > 2 else None
+        protect, multiple = self.table.protect, self.table.multiple
+        return Task(model, *parts[:2], test=test, seed=seed, protect=protect, multiple=multiple)
 
     def _load_data(self) -> tuple[Any, ...]:
         where, name = f"{self.where}.data", self.table.data

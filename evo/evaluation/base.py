@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
 from evo.fitness.base import Fitness, measure
+from evo.network.modes import using_threads
 from evo.settings import Settings
 from evo.task import Task
 
@@ -80,16 +80,6 @@ def _deadline(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def worker_name() -> str:
     """Return host and process number of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"
@@ -102,7 +92,7 @@ def evaluate(job: Job, blueprint: Blueprint) -> Outcome:
     objectives: dict[str, float] = {}
     reason = ""
     try:
-        with _deadline(job.timeout), _threads(job.threads):
+        with _deadline(job.timeout), using_threads(job.threads):
             objectives = measure(job.fitness, Candidate(job.task, blueprint, job.seed))
     except _TimeUp:
         status, reason = "timeout", timeout_reason(job.timeout)

@@ -14,11 +14,12 @@ def magnitude(network: Network) -> dict[str, NDArray[np.float64]]:
     scores = {}
     for group in network.groups:
         total = np.zeros(group.size)
-        for layer in group.producers:
-            weight = network.tensor(f"{layer}.weight").astype(np.float64)
+        for cut in group.cuts:
+            if cut.reads or not network.is_weight(cut.tensor):
+                continue
+            weight = np.moveaxis(network.tensor(cut.tensor).astype(np.float64), cut.dim, 0)
             squared = (weight.reshape(len(weight), -1) ** 2).sum(1)
-            mean = squared.mean()
-            owner = next(cut.channels for cut in group.cuts if cut.tensor == f"{layer}.weight" and not cut.reads)
-            np.add.at(total, owner[owner >= 0], squared[owner >= 0] / (mean if mean > 0 else 1.0))
+            mean, mine = squared.mean(), cut.channels >= 0
+            np.add.at(total, cut.channels[mine], squared[mine] / (mean if mean > 0 else 1.0))
         scores[group.name] = np.sqrt(total)
     return scores

@@ -1,6 +1,6 @@
 """Exact integer costs of candidates as array arithmetic over kept-channel counts, for one blueprint or a population."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-IntArray = NDArray[np.int64]
+from evo.errors import NetworkError, SettingsError, unknown_name
+from evo.network.cost_plan import Affine, CostPlan, IntArray, Terms, check_range
 
 COSTS = {
     "params": "learnable parameters",
@@ -17,42 +18,65 @@ COSTS = {
     "macs": "multiply-accumulate operations of convolutional and linear layers for one input",
     "bytes": "bytes of all learnable parameters",
     "feature_maps": "values in the outputs of all convolutional and linear layers for one input (ECS eq. 11)",
+    "peak_memory": "bytes of activations alive at once, at most, in a forward pass of one input",
 }
+
+_SUMS = ("params", "weights", "macs", "feature_maps")
+"""The costs that are polynomials of the counts; "bytes" follows from "params", and "peak_memory" is a maximum."""
+
+UNQUANTISED = 32
+"""Bits of a layer whose weights stay as they are."""
+
+SCALE_BYTES = 4
+"""Bytes of the scale of one output channel of a quantised layer."""
 
 
 @dataclass(frozen=True)
 class Width:
-    """Length of a tensor dimension: `fixed` entries plus, for every (group, entries per channel), the kept channels."""
+    """Length of a tensor dimension as a function of kept channels: (fixed + Σ entries · count) / divisor.
+
+    Attributes:
+        fixed: entries that are always there.
+        groups: (index of the coupling group, entries per kept channel).
+        divisor: of a grouped convolution, for instance, each group of which reads an equal share of the inputs. The
+            quotient is an integer for every count that the network can be built with.
+    """
 
     fixed: int
     groups: tuple[tuple[int, int], ...] = ()
+    divisor: int = 1
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Shape of one convolutional or linear layer: what its costs are made of.
+    """Shape of one layer: what its costs are made of.
+
+    Its weights are kernel · fan_in · outputs, its multiply-accumulate operations weights · uses.
 
     Attributes:
-        name: dotted layer name.
-        kernel: kernel height × width, 1 for a linear layer.
+        name: dotted name of the layer, or of a bare parameter.
+        kernel: weights per pair of an input and an output: kernel height × width, 1 for a linear layer.
         inputs, outputs: channels (features) read and produced.
-        positions: output positions H′·W′ for one input, summed over calls.
-        groups: groups of a grouped convolution, each reading an equal share of the inputs.
+        fan_in: inputs that one output reads: the inputs, divided by the groups of a grouped convolution, 1 if depthwise.
+        uses: how often each weight is multiplied for one input, summed over calls: output positions H′·W′ of a
+            convolution, input positions of a transposed one, rows of a linear layer.
+        positions: values per output channel for one input, summed over calls (ECS eq. 11).
     """
 
     name: str
     kernel: int
     inputs: Width
     outputs: Width
-    positions: int = 1
-    groups: int = 1
+    fan_in: Width
+    uses: int
+    positions: int
 
 
 class CostModel:
     """Costs of every candidate of one network.
 
-    Counts are int arrays of shape (G,) for one candidate or (N, G) for a population: kept channels of each coupling group
-    in the order of the network's groups. All results are exact int64.
+    Counts are integer arrays of shape (G,) for one candidate or (N, G) for a population: kept channels of each coupling
+    group in the order of the network's groups, from 0 to its size. All results are exact int64.
     """
 
     def __init__(
@@ -62,65 +86,91 @@ class CostModel:
         *,
         others: Sequence[Width] = (),
         bytes_per_parameter: int = 4,
+        activations: Sequence[Width] = (),
     ) -> None:
-        """Take the groups' original `sizes`, the layers, and the one-dimensional parameters besides their weights."""
+        """Take what the costs are made of.
+
+        Args:
+            sizes: original channels of every coupling group, shape (G,).
+            layers: every layer with weights that multiply.
+            others: widths of all other parameters (biases, normalisation).
+            bytes_per_parameter: of the network's type of numbers.
+            activations: bytes alive after each operation of a forward pass of one input; without them, "peak_memory" is 0.
+        """
         self.sizes: IntArray = np.asarray(sizes, dtype=np.int64)
         self.layers = tuple(layers)
         self.bytes_per_parameter = bytes_per_parameter
-        self._others = tuple(others)
+        self.others = tuple(others)
+        self.activations = tuple(activations)
 
-    @cached_property
-    def _matrices(self) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
-        inputs, in_fixed = self._affine([layer.inputs for layer in self.layers])
-        outputs, out_fixed = self._affine([layer.outputs for layer in self.layers])
-        others, other_fixed = self._affine(self._others)
-        return inputs, in_fixed, outputs, out_fixed, np.append(others.sum(0), other_fixed.sum())
+    def costs(self, counts: ArrayLike, names: Iterable[str] | None = None) -> dict[str, IntArray]:
+        """Return costs, each of shape (…) for counts of shape (…, G).
 
-    def _affine(self, widths: Sequence[Width]) -> tuple[IntArray, IntArray]:
-        matrix = np.zeros((len(widths), len(self.sizes)), dtype=np.int64)
-        for row, width in enumerate(widths):
-            for group, entries in width.groups:
-                matrix[row, group] += entries
-        return matrix, np.array([width.fixed for width in widths], dtype=np.int64)
+        Arithmetic is in float64 as long as the results are below 2^53, hence exact, and in int64 beyond.
 
-    def widths(self, counts: ArrayLike) -> tuple[IntArray, IntArray]:
-        """Return the layers' input and output widths, each of shape (…, L)."""
-        inputs, in_fixed, outputs, out_fixed, _ = self._matrices
-        kept = np.asarray(counts, dtype=np.int64)
-        return kept @ inputs.T + in_fixed, kept @ outputs.T + out_fixed
+        Args:
+            counts: kept channels; any integer type. A population is fastest as one C- or Fortran-ordered array.
+            names: those to return, in this order; default all of `COSTS`.
 
-    @cached_property
-    def kernels(self) -> IntArray:
-        """Weights per (input, output) pair of every layer, before grouping: shape (L,)."""
-        return np.array([layer.kernel for layer in self.layers], dtype=np.int64)
+        Raises:
+            SettingsError: an unknown name, or counts of the wrong shape, type or range.
+            NetworkError: a cost does not fit into 64 bits.
+        """
+        wanted = tuple(COSTS) if names is None else tuple(names)
+        for name in wanted:
+            if name not in COSTS:
+                raise SettingsError(unknown_name("cost", name, COSTS))
+        kept = self._shaped(counts)
+        population = np.atleast_2d(kept)
+        found = self._plan(population, sums=wanted != ("peak_memory",), peak="peak_memory" in wanted)
+        if found is None:
+            found = self._exactly(population)
+        values = dict(zip((*_SUMS, "peak_memory"), found, strict=True))
+        values["bytes"] = values["params"] * self.bytes_per_parameter
+        return {name: values[name].reshape(kept.shape[:-1]) for name in wanted}
 
-    @cached_property
-    def positions(self) -> IntArray:
-        """Output positions of every layer: shape (L,)."""
-        return np.array([layer.positions for layer in self.layers], dtype=np.int64)
-
-    @cached_property
-    def _groups(self) -> IntArray:
-        return np.array([layer.groups for layer in self.layers], dtype=np.int64)
+    def _exactly(self, counts: IntArray) -> IntArray:
+        """Return the sums and peak memory in int64, shape (K + 1, N): for numbers that float64 would round."""
+        most = counts.max(0).astype(object)  # unlimited integers; no cost falls with any count
+        largest = max(*self._terms(most), *self._alive(most))
+        if largest * self.bytes_per_parameter >= 2**63:
+            raise NetworkError(f"costs: got up to {largest}, which does not fit into 64 bits")
+        kept = counts.astype(np.int64)
+        return np.concatenate([self._terms(kept), self._alive(kept).max(-1, keepdims=True)], axis=-1).T
 
     def weights(self, counts: ArrayLike) -> IntArray:
         """Return the weights of every layer: shape (…, L)."""
-        inputs, outputs = self.widths(counts)
-        return self.kernels * (inputs // self._groups) * outputs
+        kept = self._kept(counts)
+        return np.asarray(self._kernels * self._fan_in(kept) * self._outputs(kept))
 
-    def costs(self, counts: ArrayLike) -> dict[str, IntArray]:
-        """Return every cost named in `COSTS`, each of shape (…)."""
-        weights = self.weights(counts)
-        total = weights.sum(-1)
-        linear = self._matrices[-1]
-        params = total + np.asarray(counts, dtype=np.int64) @ linear[:-1] + linear[-1]
-        return {
-            "params": params,
-            "weights": total,
-            "macs": (weights * self.positions).sum(-1),
-            "bytes": params * self.bytes_per_parameter,
-            "feature_maps": (self.widths(counts)[1] * self.positions).sum(-1),
-        }
+    def bytes(self, counts: ArrayLike, bits: ArrayLike) -> IntArray:
+        """Return the bytes of candidates whose layers have weights of fewer bits: shape (…).
+
+        A layer of b < 32 bits takes ⌈weights · b / 8⌉ bytes and a scale of 4 bytes per output channel. One of 32 bits stays
+        as it is: it takes `bytes_per_parameter` for each weight, like all parameters that are not weights.
+
+        Args:
+            counts: shape (…, G).
+            bits: integers from 1 to 32 in the order of `layers`, shape (L,) for all candidates or (…, L).
+
+        Raises:
+            SettingsError: bits or counts of another shape, type or range.
+        """
+        kept = self._kept(counts)
+        depth = np.asarray(bits)
+        shapes = {(len(self.layers),), (*kept.shape[:-1], len(self.layers))}
+        if depth.dtype.kind not in "iu" or depth.shape not in shapes:
+            raise SettingsError(
+                f"bits: got {depth.dtype} of shape {depth.shape}, expected integers of shape "
+                f"{' or '.join(map(str, sorted(shapes)))}, one per layer"
+            )
+        wrong = depth[(depth < 1) | (depth > UNQUANTISED)]
+        if wrong.size:
+            raise SettingsError(f"bits: got {wrong[0]}, expected 1 to 32, where 32 leaves a layer as it is")
+        weights, depth = self.weights(kept), depth.astype(np.int64)
+        packed = -(-weights * depth // 8) + SCALE_BYTES * self._outputs(kept)
+        layers = np.where(depth < UNQUANTISED, packed, weights * self.bytes_per_parameter)
+        return np.asarray(layers.sum(-1) + self._others(kept).sum(-1) * self.bytes_per_parameter)
 
     def removed(self, counts: ArrayLike, variant: str) -> NDArray[np.float64]:
         """Return the share of the network that is gone, in [0, 1], shape (…): the second term of ECS's fitness.
@@ -129,20 +179,24 @@ class CostModel:
         by their original size; "eq7", weights that lost both their input and their output, as ECS eq. 7 prints it. Filters
         count in every layer they belong to; the classifier's are never removed.
         """
-        inputs, outputs = self.widths(self.sizes)
-        kept_inputs, kept_outputs = self.widths(counts)
-        kernels = self.kernels / self._groups
-        everything = float(self.weights(self.sizes).sum())
+        kept = self._kept(counts)
+        outputs, weights = self._outputs(self.sizes), self.weights(self.sizes)
+        everything = float(weights.sum())
+        gone_outputs = outputs - self._outputs(kept)
+        without_output = weights / outputs * gone_outputs
         gone: NDArray[np.float64]
         if variant == "weights":
-            gone = (everything - self.weights(counts).sum(-1)) / everything
+            gone = (everything - self.weights(kept).sum(-1)) / everything
         elif variant == "eq4":
-            prunable = np.array([bool(layer.outputs.groups) for layer in self.layers])
-            gone = ((outputs - kept_outputs) * prunable).sum(-1) / float((outputs * prunable).sum())
+            prunable = self._outputs.varies
+            gone = (gone_outputs * prunable).sum(-1) / float((outputs * prunable).sum())
         elif variant == "eq6":
-            gone = (kernels * inputs * (outputs - kept_outputs)).sum(-1) / everything
+            gone = without_output.sum(-1) / everything
         elif variant == "eq7":
-            gone = (kernels * (inputs - kept_inputs) * (outputs - kept_outputs)).sum(-1) / everything
+            inputs = self._inputs(self.sizes)
+            without_input = weights / inputs * (inputs - self._inputs(kept))
+            # Weights without either are those without input, those without output, less those without one of them.
+            gone = (without_input + without_output - (weights - self.weights(kept))).sum(-1) / everything
         else:
             raise ValueError(f"unknown variant {variant!r}; known are weights, eq4, eq6, eq7")
         return gone
@@ -154,37 +208,102 @@ class CostModel:
         `r_c` (eq. 10, weights), speed-up `r_s` (eq. 9, multiplications), feature-map ratio `r_f` (eq. 11). With weights of
         8 bits instead of 32, r_c is four times as large.
         """
-        _, filters = self.widths(self.sizes)
-        _, kept_filters = self.widths(counts)
+        kept = self._kept(counts)
         frame = pd.DataFrame(
             {
-                "filters": filters,
-                "kept_filters": kept_filters,
+                "filters": self._outputs(self.sizes),
+                "kept_filters": self._outputs(kept),
                 "weights": self.weights(self.sizes),
-                "kept_weights": self.weights(counts),
+                "kept_weights": self.weights(kept),
             },
             index=pd.Index([layer.name for layer in self.layers], name="layer"),
         )
-        before, after = self.costs(self.sizes), self.costs(counts)
+        integers = list(frame.columns)
+        before, after = self.costs(self.sizes), self.costs(kept)
+        # Within a layer every weight multiplies equally often, whichever weights are left.
         frame["r_c"] = frame["r_s"] = frame["weights"] / frame["kept_weights"]
         frame["r_f"] = frame["filters"] / frame["kept_filters"]
         total = {
-            **frame[["filters", "kept_filters", "weights", "kept_weights"]].sum().to_dict(),
+            **frame[integers].sum().to_dict(),
             "r_c": before["weights"] / after["weights"],
             "r_s": before["macs"] / after["macs"],
             "r_f": before["feature_maps"] / after["feature_maps"],
         }
         frame.loc["total"] = pd.Series(total)
-        integers = ["filters", "kept_filters", "weights", "kept_weights"]
         return frame.astype(dict.fromkeys(integers, "int64"))
+
+    def _kept(self, counts: ArrayLike) -> IntArray:
+        """Return counts as int64 that are between 0 and the groups' sizes."""
+        kept = self._shaped(counts).astype(np.int64)
+        check_range(np.atleast_2d(kept).T, self.sizes)
+        return kept
+
+    def _shaped(self, counts: ArrayLike) -> IntArray:
+        """Return counts as an array of integers, of whichever type they are."""
+        kept = np.asarray(counts)
+        if kept.dtype.kind not in "iu" or kept.ndim not in (1, 2) or kept.shape[-1] != len(self.sizes):
+            raise SettingsError(
+                f"counts: got {kept.dtype} of shape {kept.shape}, expected integers of shape ({len(self.sizes)},) or "
+                f"(N, {len(self.sizes)}), kept channels of every coupling group"
+            )
+        return kept
+
+    def _affine(self, widths: Sequence[Width]) -> Affine:
+        numerators = np.zeros((len(widths), len(self.sizes) + 1), dtype=np.int64)
+        for row, width in zip(numerators, widths, strict=True):
+            row[-1] = width.fixed
+            for group, entries in width.groups:
+                row[group] += entries
+        return Affine(numerators, np.array([width.divisor for width in widths], dtype=np.int64))
+
+    @cached_property
+    def _inputs(self) -> Affine:
+        return self._affine([layer.inputs for layer in self.layers])
+
+    @cached_property
+    def _fan_in(self) -> Affine:
+        return self._affine([layer.fan_in for layer in self.layers])
+
+    @cached_property
+    def _outputs(self) -> Affine:
+        return self._affine([layer.outputs for layer in self.layers])
+
+    @cached_property
+    def _others(self) -> Affine:
+        return self._affine(self.others)
+
+    @cached_property
+    def _alive(self) -> Affine:
+        return self._affine(self.activations or (Width(0),))
+
+    @cached_property
+    def _kernels(self) -> IntArray:
+        return np.array([layer.kernel for layer in self.layers], dtype=np.int64)
+
+    @cached_property
+    def _terms(self) -> Terms:
+        """The costs of `_SUMS` as products: fan-in times outputs for weights, outputs, and other parameters, times 1."""
+        one, none = Width(1), (0, 0, 0, 0)
+        terms = [(one, one, none)]  # even a network without layers has a term
+        for layer in self.layers:
+            terms.append((layer.fan_in, layer.outputs, (layer.kernel, layer.kernel, layer.kernel * layer.uses, 0)))
+            terms.append((layer.outputs, one, (0, 0, 0, layer.positions)))
+        terms += [(width, one, (1, 0, 0, 0)) for width in self.others]
+        left, right, coefficients = zip(*terms, strict=True)
+        return Terms(self._affine(left), self._affine(right), np.array(coefficients, dtype=np.int64).T)
+
+    @cached_property
+    def _plan(self) -> CostPlan:
+        return CostPlan(self._terms, self._alive, self.sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as plain values for JSON."""
         return {
             "sizes": self.sizes.tolist(),
             "layers": [asdict(layer) for layer in self.layers],
-            "others": [asdict(width) for width in self._others],
+            "others": [asdict(width) for width in self.others],
             "bytes_per_parameter": self.bytes_per_parameter,
+            "activations": [asdict(width) for width in self.activations],
         }
 
     @classmethod
@@ -192,15 +311,17 @@ class CostModel:
         """Make the model that `to_dict` described."""
 
         def width(entry: Mapping[str, Any]) -> Width:
-            return Width(entry["fixed"], tuple((group, entries) for group, entries in entry["groups"]))
+            return Width(
+                entry["fixed"], tuple((group, entries) for group, entries in entry["groups"]), entry["divisor"]
+            )
 
-        layers = [
-            LayerCost(**{**layer, "inputs": width(layer["inputs"]), "outputs": width(layer["outputs"])})
-            for layer in described["layers"]
-        ]
         return cls(
             described["sizes"],
-            layers,
+            [
+                LayerCost(**{**layer, **{name: width(layer[name]) for name in ("inputs", "outputs", "fan_in")}})
+                for layer in described["layers"]
+            ],
             others=[width(entry) for entry in described["others"]],
             bytes_per_parameter=described["bytes_per_parameter"],
+            activations=[width(entry) for entry in described["activations"]],
         )

@@ -1,4 +1,4 @@
-"""Building small networks: a slice plan compiled once per network, applied once per candidate."""
+"""Building small networks: a trained network analysed once, any candidate cut out of it."""
 
 import copy
 import dataclasses
@@ -9,65 +9,39 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from evo.blueprint import Blueprint, BoolArray
-from evo.errors import NetworkError
-from evo.network.costs import CostModel, LayerCost, Width
-from evo.network.groups import BATCH_NORMS, LAYERS, CouplingGroup, Frozen, evaluating, find_groups
+from evo.blueprint import FULL_BITS, Blueprint, BoolArray
+from evo.errors import NetworkError, SettingsError
+from evo.network import rules
+from evo.network.costs import CostModel
+from evo.network.expressions import cost_model, entangled
+from evo.network.groups import CouplingGroup, Frozen, find_groups, frozen_layers
+from evo.network.modes import evaluating
 from evo.network.origin import Origin, origin_of, remember
-from evo.network.proof import disproved
+from evo.network.plan import LAYERS, TRANSPOSED, SlicePlan, Template, skeleton_of, tensors_of
+from evo.network.proof import proved_groups
+from evo.network.trace import trace
+from evo.quantization import quantize_
+
+Example = Tensor | Sequence[Tensor]
+"""One batch of inputs: a tensor of shape (N, …), or a sequence of them for a network with several inputs."""
 
 
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return every parameter and buffer of `model` once, by its first dotted name, detached."""
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    tensors |= {name: buffer.detach() for name, buffer in model.named_buffers()}
-    return tensors
+@dataclasses.dataclass(frozen=True)
+class ChannelMap:
+    """Where the channels of one layer went.
 
-
-def skeleton_of(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` on the `meta` device, without memory; shared parameters stay shared, unlike with `.to`."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo)
-
-
-def fill(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Put `tensors` into `skeleton` in place of its own, make the layers' sizes agree, and return it.
-
-    Shared parameters stay shared. Every layer's `in_channels`, `out_features`, … follow the shapes of its weights.
+    Attributes:
+        outputs: new position of every original output channel, -1 if it was removed; shape (original outputs,).
+        inputs: likewise of the input channels; shape (original inputs,), or (groups, inputs per group) if the groups of a
+            grouped convolution keep different ones.
     """
-    replaced: dict[int, nn.Parameter] = {}
-    for name, parameter in skeleton.named_parameters():
-        replaced[id(parameter)] = nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
-    buffers = {id(buffer): tensors[name] for name, buffer in skeleton.named_buffers()}
-    for module in skeleton.modules():
-        for own, held in module._parameters.items():
-            if held is not None:
-                module._parameters[own] = replaced[id(held)]
-        for own, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[own] = buffers[id(buffer)]
-        _follow_weights(module)
-    return skeleton
 
-
-def _follow_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        module.out_channels, per_group = module.weight.shape[:2]
-        module.in_channels = per_group * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, BATCH_NORMS):
-        reference = module.weight if module.affine else module.running_mean
-        if reference is not None:
-            module.num_features = reference.shape[0]
+    outputs: NDArray[np.int64]
+    inputs: NDArray[np.int64]
 
 
 class Network:
@@ -95,57 +69,54 @@ class Network:
         self.frozen = tuple(frozen)
         self.costs = costs
         self._origin = origin
-        self._skeleton = skeleton
         self._tensors = dict(tensors)
-        self._owners = _owners(self.groups, self._tensors)
+        self._skeleton = skeleton
+        self._template = Template(skeleton)
+        self._plan = SlicePlan(self.groups, self._tensors)
 
     @classmethod
-    def analyse(cls, model: nn.Module, example: Tensor) -> "Network":
+    def analyse(
+        cls, model: nn.Module, example: Example, *, protect: Sequence[str] = (), multiple: int = 1
+    ) -> "Network":
         """Find and prove the coupling groups of `model`, which is left as it is.
 
         Args:
             model: the trained network; its weights are copied.
-            example: one real input batch, shape (N, …).
+            example: one real input batch, shape (N, …), or one per input of the network.
+            protect: names or patterns ("head.*") of layers whose channels all stay.
+            multiple: groups keep a multiple of this many channels, or all (8 suits tensor cores).
 
         Raises:
-            NetworkError: the network does not run on `example`, computes its weights from others, or nothing in it can be
-                pruned.
+            NetworkError: the network does not run on `example`.
+            SettingsError: a pattern matches no layer, or `multiple` is less than 1.
         """
-        for name, module in model.named_modules():
-            if isinstance(module, LAYERS) and not isinstance(module._parameters.get("weight"), nn.Parameter):
-                raise NetworkError(
-                    f"{name}: its weight is computed from other parameters (weight normalisation, pruning masks, …); "
-                    "make it a plain parameter first, e.g. with torch.nn.utils.parametrize.remove_parametrizations"
-                )
-        model = copy.deepcopy(model).cpu().eval()
+        if multiple < 1:
+            raise SettingsError(f"multiple: expected at least 1, got {multiple}")
+        model = _copied(model).cpu().eval()
+        # Before anything runs: forward passes may leave something behind in buffers and attributes.
         tensors = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
-        try:
-            with evaluating(model):
-                model(example)
-        except Exception as error:
-            raise NetworkError(
-                f"{type(model).__name__} does not run on an input of shape {tuple(example.shape)}: {error}"
-            ) from error
         skeleton = skeleton_of(model)
-        groups, frozen = find_groups(model, example)
-        failed = disproved(model, example, groups, lambda kept, held, masks: cls._slice(skeleton, kept, held, masks))
-        frozen += [Frozen(group.name, failed[group.name]) for group in groups if group.name in failed]
-        groups = [group for group in groups if group.name not in failed]
-        if not groups:
-            reasons = "; ".join(f"{entry.name or 'network'}: {entry.reason}" for entry in frozen) or "it has no layers"
-            raise NetworkError(f"{type(model).__name__} has nothing that can be pruned ({reasons})")
-        costs = _cost_model(model, example, groups)
-        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model))
+        inputs = _runnable(model, example)
+        template = Template(skeleton)
+        held = dict(model.named_parameters()) | dict(model.named_buffers())
+        order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+        seen = trace(model, inputs, held, rules.apply, len(tree_leaves(inputs)[0]))
+        grouping = find_groups(seen, order, protect=protect, multiple=multiple)
 
-    @classmethod
-    def _slice(
-        cls,
-        skeleton: nn.Module,
-        groups: Sequence[CouplingGroup],
-        tensors: Mapping[str, Tensor],
-        masks: Mapping[str, BoolArray],
-    ) -> nn.Module:
-        return fill(copy.deepcopy(skeleton), _apply(_owners(groups, tensors), groups, tensors, masks))
+        def cut(kept: Sequence[CouplingGroup], held: Mapping[str, Tensor], masks: Mapping[str, BoolArray]) -> nn.Module:
+            return template.make(*SlicePlan(kept, held).apply(held, masks))
+
+        parameters = {name: tensor for name, tensor in held.items() if isinstance(tensor, nn.Parameter)}
+        failed = entangled(seen, grouping, parameters)
+        sound = [group for group in grouping.groups if group.name not in failed]
+        groups, disproved = proved_groups(model, inputs, sound, cut, norms=frozenset(seen.norms), training=seen.trained)
+        failed |= disproved
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        layers = [module._parameters.get("weight") for module in model.modules() if isinstance(module, LAYERS)]
+        weights = dict.fromkeys(names[id(weight)] for weight in layers if weight is not None)
+        frozen = frozen_layers(seen, grouping, failed, weights, order)
+        costs = cost_model(seen, grouping, [group.name not in failed for group in grouping.groups], parameters)
+        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model))
 
     @property
     def full(self) -> Blueprint:
@@ -156,6 +127,26 @@ class Network:
     def channels(self) -> int:
         """Number of searchable channels: D of ECS."""
         return sum(group.size for group in self.groups)
+
+    def repaired(self, masks: Mapping[str, BoolArray], importance: Mapping[str, ArrayLike] | None = None) -> Blueprint:
+        """Return the legal blueprint closest to `masks`: the most important channels that are missing are restored.
+
+        Legal is a blueprint that keeps at least one channel per group (see `CouplingGroup.least`), equally many of every part
+        of a grouped convolution, and a multiple of the number that the network was analysed with, or all.
+
+        Args:
+            masks: boolean, shape (channels,), by group name.
+            importance: which channels to restore first, shape (channels,) by group name; default in their order.
+        """
+        legal = {}
+        for group in self.groups:
+            scores = -np.arange(group.size) if importance is None else np.asarray(importance[group.name])
+            legal[group.name] = restored(group, masks[group.name], scores)
+        return Blueprint.from_masks(legal)
+
+    def is_weight(self, name: str) -> bool:
+        """Tell whether `name` is a tensor with filters, unlike a bias or a scale: it has more than one dimension."""
+        return name in self._tensors and self._tensors[name].dim() > 1
 
     def tensor(self, name: str) -> NDArray[Any]:
         """Return a copy of an original parameter or buffer as a NumPy array."""
@@ -172,22 +163,65 @@ class Network:
         return np.array([self.counts(blueprint) for blueprint in blueprints], dtype=np.int64)
 
     def cost_of(self, blueprint: Blueprint) -> dict[str, int]:
-        """Return every cost of one candidate as plain integers, named as in `COSTS`."""
-        return {name: int(value) for name, value in self.costs.costs(self.counts(blueprint)).items()}
+        """Return every cost of one candidate as plain integers, named as in `COSTS`; bytes by its bits."""
+        counts = self.counts(blueprint)
+        costs = {name: int(value) for name, value in self.costs.costs(counts).items()}
+        if blueprint.bits:
+            bits = [blueprint.bits.get(layer.name, FULL_BITS) for layer in self.costs.layers]
+            costs["bytes"] = int(self.costs.bytes(counts, bits))
+        return costs
 
     def build(self, blueprint: Blueprint) -> nn.Module:
         """Return the candidate as a plain network of its own: sliced copies of the trained weights, in evaluation mode.
 
+        Weights of layers with bits are rounded to what these can express (`evo.quantization`).
+
         Raises:
-            NetworkError: the blueprint is of another network.
+            NetworkError: the blueprint is of another network, or keeps unequal parts of a grouped convolution.
         """
+        model = self._template.make(*self._plan.apply(self._tensors, self._checked(blueprint)))
+        if blueprint.bits:
+            quantize_(model, blueprint.bits)
+        return remember(model, dataclasses.replace(self._origin, blueprint=blueprint))
+
+    def _checked(self, blueprint: Blueprint) -> Mapping[str, BoolArray]:
         masks = blueprint.masks
         expected = {group.name: group.size for group in self.groups}
         if {name: mask.size for name, mask in masks.items()} != expected:
             raise NetworkError(f"the blueprint's groups {sorted(masks)} are not this network's {sorted(expected)}")
-        tensors = _apply(self._owners, self.groups, self._tensors, masks)
-        model = fill(copy.deepcopy(self._skeleton), tensors)
-        return remember(model, dataclasses.replace(self._origin, blueprint=blueprint))
+        for group in self.groups:
+            if masks[group.name].sum() < group.least:
+                raise NetworkError(f"{group.name}: it keeps one channel, but the network only works with two or more")
+            if group.parts > 1:
+                kept = masks[group.name].reshape(group.parts, -1).sum(1)
+                if (kept != kept[0]).any():
+                    raise NetworkError(
+                        f"{group.name}: its {group.parts} parts keep {kept.tolist()} channels, but a grouped layer needs "
+                        "equally many of each; Network.repaired makes a blueprint legal"
+                    )
+        return masks
+
+    def channel_maps(self, blueprint: Blueprint) -> dict[str, ChannelMap]:
+        """Return, for every layer with a weight by its dotted name, where its original channels are in the candidate.
+
+        Raises:
+            NetworkError: as `build`.
+        """
+        entries = self._plan.entries(self._checked(blueprint))
+        names = {id(parameter): name for name, parameter in self._skeleton.named_parameters()}
+
+        def positions(weight: Tensor, dim: int) -> NDArray[np.int64]:
+            pattern = self._plan.pattern(names[id(weight)], dim)
+            kept = np.ones(weight.shape[dim], dtype=bool) if pattern is None else entries[pattern]
+            return np.where(kept, np.cumsum(kept, axis=-1) - 1, -1)
+
+        maps = {}
+        for name, module in self._skeleton.named_modules():
+            weight = module._parameters.get("weight")
+            if weight is not None and isinstance(module, LAYERS):
+                outputs, inputs = (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
+                maps[name] = ChannelMap(positions(weight, outputs), positions(weight, inputs))
+        return maps
 
     def digest(self) -> str:
         """Return a hexadecimal content hash of structure and weights."""
@@ -195,113 +229,81 @@ class Network:
         for name, tensor in sorted(self._tensors.items()):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        digest.update(repr([(group.name, group.size) for group in self.groups]).encode())
+        digest.update(repr([(group.name, group.size, group.step, group.least) for group in self.groups]).encode())
         return digest.hexdigest()[:32]
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state["_tensors"] = {name: tensor.numpy() for name, tensor in self._tensors.items()}
+        del state["_template"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = state.pop("_tensors")
         self.__dict__.update(state)
+        self._template = Template(self._skeleton)
         with warnings.catch_warnings():
             # Shared arrays are read-only, of which torch warns; `build` copies every one before anything can write.
             warnings.filterwarnings("ignore", message=".*not writable")
             self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-Owners = dict[str, dict[int, NDArray[np.int64]]]
+def restored(group: CouplingGroup, mask: BoolArray, scores: NDArray[Any], minimum: int = 1) -> BoolArray:
+    """Return a legal mask of `group` that keeps everything that `mask` keeps, and of the rest what scores highest.
+
+    Args:
+        group: the group.
+        mask: boolean, shape (channels,).
+        scores: importance of each channel, same shape.
+        minimum: channels to keep at least.
+    """
+    rows = mask.reshape(group.parts, -1).copy()
+    wanted = group.legal_count(max(minimum, int(rows.sum(1).max()) * group.parts)) // group.parts
+    for row, own in zip(rows, np.asarray(scores).reshape(rows.shape), strict=True):
+        missing = wanted - int(row.sum())
+        if missing:
+            removed = np.flatnonzero(~row)
+            row[removed[np.argsort(-own[removed], kind="stable")[:missing]]] = True
+    return rows.reshape(-1)
 
 
-def _owners(groups: Sequence[CouplingGroup], tensors: Mapping[str, Tensor]) -> Owners:
-    """Return, per tensor and dimension, the position of each entry's channel in the joined keep mask, -1 if always kept."""
-    owners: Owners = {}
-    offset = 0
-    for group in groups:
-        for cut in group.cuts:
-            length = tensors[cut.tensor].shape[cut.dim]
-            owner = owners.setdefault(cut.tensor, {}).setdefault(cut.dim, np.full(length, -1, dtype=np.int64))
-            mine = cut.channels >= 0
-            owner[mine] = offset + cut.channels[mine]
-        offset += group.size
-    return owners
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy, also of networks that keep results of a pass with gradients (pruning masks, activations).
+
+    Raises:
+        NetworkError: the network is compiled or cannot be copied.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+            raise NetworkError(f"{name or type(model).__name__}: it is compiled; pass the network it was compiled from")
+    results = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, results)
+    except Exception as error:
+        raise NetworkError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 
-def _apply(
-    owners: Owners, groups: Sequence[CouplingGroup], tensors: Mapping[str, Tensor], masks: Mapping[str, BoolArray]
-) -> dict[str, Tensor]:
-    """Return a copy of every tensor with the entries of removed channels left out."""
-    keep = np.concatenate([*(masks[group.name] for group in groups), [True]])
-    result = {}
-    for name, tensor in tensors.items():
-        sliced = tensor
-        for dim, owner in owners.get(name, {}).items():
-            kept = keep[owner]
-            if not kept.all():
-                sliced = sliced.index_select(dim, torch.from_numpy(np.flatnonzero(kept)))
-        result[name] = tensor.clone() if sliced is tensor else sliced
-    return result
+def _runnable(model: nn.Module, example: Example) -> tuple[Tensor, ...]:
+    """Return one input of the example, or two if the network does not run on one.
 
-
-def _cost_model(model: nn.Module, example: Tensor, groups: Sequence[CouplingGroup]) -> CostModel:
-    """Measure output positions with one forward pass and express every parameter by the groups' widths."""
-    positions: dict[str, int] = {}
-
-    def record(name: str, channel_dim: int) -> Any:
-        def hook(module: nn.Module, _: object, output: Tensor) -> None:
-            count = output.numel() // (example.shape[0] * output.shape[channel_dim])
-            positions[name] = positions.get(name, 0) + count
-
-        return hook
-
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    handles = [
-        module.register_forward_hook(record(name, 1 if isinstance(module, nn.Conv2d) else -1))
-        for name, module in layers.items()
-    ]
-    with evaluating(model):
-        model(example)
-    for handle in handles:
-        handle.remove()
-
-    # A weight that several layers share counts once, like a layer that is called several times.
-    first_name = {id(parameter): name for name, parameter in model.named_parameters()}
-    first_user: dict[str, str] = {}
-    for name in [name for name in layers if name in positions]:
-        first = first_user.setdefault(first_name[id(layers[name].weight)], name)
-        if first != name:
-            positions[first] += positions.pop(name)
-
-    tensors = tensors_of(model)
-    owners = _owners(groups, tensors)
-    bounds = np.cumsum([0, *(group.size for group in groups)])
-
-    def width(tensor: str, dim: int, factor: int = 1) -> Width:
-        owner = owners.get(tensor, {}).get(dim)
-        if owner is None:
-            return Width(tensors[tensor].shape[dim] * factor)
-        entries = np.bincount(np.searchsorted(bounds, owner[owner >= 0], side="right") - 1, minlength=len(groups))
-        per_channel = [(g, int(entries[g]) // groups[g].size) for g in np.flatnonzero(entries).tolist()]
-        return Width(int((owner < 0).sum()), tuple(per_channel))
-
-    costs = []
-    for name, module in layers.items():
-        if name not in positions:
-            continue
-        weight = first_name[id(module.weight)]
-        convolution = isinstance(module, nn.Conv2d)
-        kernel = int(np.prod(module.weight.shape[2:])) if convolution else 1
-        split = module.groups if isinstance(module, nn.Conv2d) else 1
-        costs.append(LayerCost(name, kernel, width(weight, 1, split), width(weight, 0), positions[name], split))
-    others = []
-    for name, parameter in model.named_parameters():
-        if name in first_user:
-            continue
-        if name in owners and parameter.dim() == 1:
-            others.append(width(name, 0))
-        else:
-            others.append(Width(parameter.numel()))
-    size = next(iter(tensors.values())).element_size() if tensors else 4
-    return CostModel([group.size for group in groups], costs, others=others, bytes_per_parameter=size)
+    Raises:
+        NetworkError: it does not run on those either.
+    """
+    batch = (example,) if isinstance(example, Tensor) else tuple(example)
+    problems: list[Exception] = []
+    for count in (1, 2):
+        inputs = tuple(value[:count].cpu() for value in batch)
+        try:
+            with evaluating(model):
+                model(*inputs)
+            return inputs
+        except Exception as error:
+            problems.append(error)
+    shapes = " and ".join(str(tuple(value[:1].shape)) for value in batch)
+    why = " ".join(str(problems[0]).split()) or type(problems[0]).__name__
+    raise NetworkError(f"{type(model).__name__} does not run on an input of shape {shapes}: {why}") from problems[0]

@@ -45,7 +45,7 @@ class FitnessContract:
         for group in task.network.groups:
             half[group.name] = rng.permutation(np.arange(group.size) < max(1, group.size // 2))
             one[group.name] = rng.permutation(np.arange(group.size) < 1)
-        return [task.network.full, Blueprint.from_masks(half), Blueprint.from_masks(one)]
+        return [task.network.full, task.network.repaired(half), task.network.repaired(one)]
 
     def test_returns_its_objectives_as_finite_numbers(
         self, fitness: Fitness, task: Task, blueprints: list[Blueprint]

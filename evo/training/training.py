@@ -11,13 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from evo.errors import SettingsError
-from evo.network.groups import BATCH_NORMS, evaluating
+from evo.network import evaluating
 from evo.settings import Settings
 from evo.training.data import Samples
 
 if TYPE_CHECKING:
     from evo.task import Task
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Dtype = Literal["float32", "bfloat16"]
 
 

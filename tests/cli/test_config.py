@@ -118,7 +118,7 @@ def test_a_run_notes_what_it_takes_to_make_its_task_again(place: Path) -> None:
     assert settings["encoding"]["name"] in ENCODINGS
     assert settings["source"] == {
         "folder": str(place),
-        "task": {"model": "parts:network", "data": "parts:data"},
+        "task": {"model": "parts:network", "data": "parts:data", "protect": [], "multiple": 1},
         "fitness": {"name": "parts:judged"},
     }
     again = resume_config(run.folder)

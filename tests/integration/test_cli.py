@@ -16,6 +16,7 @@ import evo
 from evo.cli.app import main
 from evo.cli.keys import markdown
 from evo.history import MEASUREMENTS
+from evo.network.checkpoint import describe
 from evo.run import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -126,21 +127,24 @@ def test_front_as_csv(searched: Path, shell: Shell) -> None:
     assert [int(text.split(",")[0]) for text in lines[1:]] == list(expected.index)
 
 
-def test_export_loads_back_and_agrees_with_onnx(searched: Path, shell: Shell) -> None:
+def test_export_loads_back_and_agrees_with_its_other_files(searched: Path, shell: Shell) -> None:
     pytest.importorskip("onnxruntime")
     best = int(str(evo.Run(searched).best.name))
-    made = shell(
-        "export", searched, "--id", str(best), "--out", "a/small.evo", "--finetune", "1", "--onnx", "a/small.onnx"
-    )
+    files = ["--out", "a/small.evo", "--pt2", "a/small.pt2", "--onnx", "a/small.onnx"]
+    made = shell("export", searched, "--id", str(best), "--finetune", "1", *files)
     assert (made.status, made.err) == (0, "")
     assert "fine-tuning: epoch 1, loss" in made.out
     assert "error on val" in made.out
     assert "error on test" in made.out
-    assert "onnxruntime agrees with the network on 64 images" in made.out
+    assert "written: a/small.pt2: torch.export.load agrees with the network on batches of any size" in made.out
+    assert "written: a/small.onnx: onnxruntime agrees with the network on batches of any size" in made.out
+    assert {entry.name for entry in Path("a").iterdir()} == {"small.evo", "small.pt2", "small.onnx"}
     model = evo.load("a/small.evo")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert parameters == evo.Run(searched).history.loc[best, "params"]
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    provenance = describe("a/small.evo")["provenance"]
+    assert (provenance["run"], provenance["id"], provenance["model"]) == ("run", best, "lenet")
 
 
 def test_export_without_fine_tuning_says_so(searched: Path, shell: Shell) -> None:
@@ -150,7 +154,7 @@ def test_export_without_fine_tuning_says_so(searched: Path, shell: Shell) -> Non
 
 
 def test_onnx_without_its_packages(searched: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evo.export.ONNX_PACKAGES", ("onnx", "not_installed_anywhere"))
+    monkeypatch.setattr("evo.network.formats.ONNX_PACKAGES", ("onnx", "not_installed_anywhere"))
     made = shell("export", searched, "--onnx", "small.onnx")
     assert (made.status, made.err) == (
         2,
@@ -231,6 +235,10 @@ def test_the_example_of_an_own_network(shell: Shell) -> None:
         (
             ["export", "RUN", "--finetune", "1", "--set", "lrr=1"],
             "--set: lrr: unknown setting 'lrr'; did you mean 'lr'?",
+        ),
+        (
+            ["export", "RUN", "--pt2", "small.pt"],
+            "small.pt: torch.export.load opens files ending in .pt2 only; call it small.pt2",
         ),
         (["export", "RUN", "--set", "lr=1"], "--set says how to fine-tune; add --finetune EPOCHS"),
         (

@@ -1,0 +1,307 @@
+"""Cutting compiled once: which entries of every tensor follow which channels, and how the network's modules are made anew."""
+
+import copy
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evo.blueprint import BoolArray
+from evo.network.groups import CouplingGroup
+from evo.network.origin import ATTRIBUTE
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+NORMS = nn.modules.batchnorm._NormBase
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer of `model` once, by its first dotted name, detached."""
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    tensors |= {name: buffer.detach() for name, buffer in model.named_buffers()}
+    return tensors
+
+
+def skeleton_of(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` on the `meta` device, without memory; shared parameters stay shared, unlike with `.to`."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+def fill(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Put `tensors` into `skeleton` in place of its own, make the layers' sizes agree, and return it.
+
+    Shared parameters stay shared. Every layer's `in_channels`, `out_features`, … follow the shapes of its weights.
+    """
+    replaced: dict[int, nn.Parameter] = {}
+    for name, parameter in skeleton.named_parameters():
+        replaced[id(parameter)] = nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
+    buffers = {id(buffer): tensors[name] for name, buffer in skeleton.named_buffers()}
+    for module in skeleton.modules():
+        for own, held in module._parameters.items():
+            if held is not None:
+                module._parameters[own] = replaced[id(held)]
+        for own, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[own] = buffers[id(buffer)]
+        follow_weights(module)
+    return skeleton
+
+
+def follow_weights(module: nn.Module) -> None:
+    """Make the sizes that a layer notes agree with the shapes of its tensors; they are the original's before."""
+    noted, parameters = module.__dict__, module._parameters
+    weight = parameters.get("weight")
+    if isinstance(module, NORMS):
+        reference = weight if weight is not None else module._buffers.get("running_mean")
+        if reference is not None:
+            noted["num_features"] = reference.shape[0]
+    elif weight is None:
+        return
+    elif isinstance(module, CONVOLUTIONS):
+        if module.groups == module.in_channels > 1:
+            # Depthwise: as many groups as channels, each with the same number of filters.
+            noted["groups"] = weight.shape[0] // (module.out_channels // module.groups)
+        noted["out_channels"], noted["in_channels"] = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, TRANSPOSED):
+        if module.groups == module.in_channels > 1:
+            noted["groups"] = weight.shape[0]
+        noted["in_channels"], noted["out_channels"] = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        noted["out_features"], noted["in_features"] = weight.shape
+    elif isinstance(module, nn.GroupNorm):
+        if module.num_groups == module.num_channels:
+            noted["num_groups"] = weight.shape[0]
+        noted["num_channels"] = weight.shape[0]
+    elif isinstance(module, nn.LayerNorm):
+        noted["normalized_shape"] = tuple(weight.shape)
+    elif isinstance(module, nn.PReLU):
+        noted["num_parameters"] = weight.shape[0]
+
+
+class SlicePlan:
+    """What `groups` cut out of which tensors of a network; `apply` does it for one set of masks."""
+
+    def __init__(self, groups: Sequence[CouplingGroup], tensors: Mapping[str, Tensor]) -> None:
+        self.names = [group.name for group in groups]
+        # Position of each entry's channel in the joined keep mask; the last position is that of what always stays.
+        always = sum(group.size for group in groups)
+        owners: dict[tuple[str, int], NDArray[np.int64]] = {}
+        start = 0
+        for group in groups:
+            for cut in group.cuts:
+                owner = owners.setdefault((cut.tensor, cut.dim), np.full(cut.channels.shape, always, dtype=np.int64))
+                mine = cut.channels >= 0
+                owner[mine] = start + cut.channels[mine]
+            start += group.size
+        self._owners: list[NDArray[np.int64]] = []
+        known: dict[bytes, int] = {}
+        self._cuts: dict[str, list[tuple[int, int]]] = {}
+        self.attributes: list[tuple[str, int]] = []
+        for (tensor, dim), owner in owners.items():
+            key = repr(owner.shape).encode() + owner.tobytes()
+            if key not in known:
+                known[key] = len(self._owners)
+                self._owners.append(owner)
+            if tensor in tensors:
+                self._cuts.setdefault(tensor, []).append((dim, known[key]))
+            else:
+                self.attributes.append((tensor, known[key]))
+        for cuts in self._cuts.values():
+            cuts.sort()
+
+    def entries(self, masks: Mapping[str, BoolArray]) -> list[NDArray[np.bool_]]:
+        """Return which entries stay, for every distinct pattern of ownership."""
+        keep = np.concatenate([*(masks[name] for name in self.names), [True]])
+        return [keep[owner] for owner in self._owners]
+
+    def apply(
+        self, tensors: Mapping[str, Tensor], masks: Mapping[str, BoolArray]
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Return a copy of every tensor without the entries of removed channels, and the sizes that layers note."""
+        kept = self.entries(masks)
+        indices = [None if entries.all() else _indices(entries) for entries in kept]
+        blocked = [entries.ndim > 1 for entries in kept]
+        result = {}
+        for name, tensor in tensors.items():
+            sliced = tensor
+            for dim, pattern in self._cuts.get(name, ()):
+                index = indices[pattern]
+                if index is not None:
+                    sliced = _select_blocks(sliced, index) if blocked[pattern] else sliced.index_select(dim, index)
+            result[name] = tensor.clone() if sliced is tensor else sliced
+        return result, {name: int(kept[pattern].sum()) for name, pattern in self.attributes}
+
+    def pattern(self, tensor: str, dim: int) -> int | None:
+        """Return which of the patterns of `entries` a tensor's dimension follows, None if it is never cut."""
+        return dict(self._cuts.get(tensor, ())).get(dim)
+
+
+def _indices(entries: NDArray[np.bool_]) -> Tensor:
+    if entries.ndim == 1:
+        return torch.from_numpy(entries.nonzero()[0])
+    return torch.from_numpy(np.stack([np.flatnonzero(row) for row in entries]))
+
+
+def _select_blocks(weight: Tensor, index: Tensor) -> Tensor:
+    """Select inputs of a grouped convolution: `index`, shape (groups, kept), has a row for each group's filters."""
+    groups = len(index)
+    blocks = weight.view(groups, -1, *weight.shape[1:])
+    filters = torch.arange(blocks.shape[1])
+    picked = blocks[torch.arange(groups)[:, None, None], filters[None, :, None], index[:, None, :]]
+    return picked.flatten(0, 1)
+
+
+_UNCHANGING = (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size)
+_CONTAINERS = (dict, list, set, OrderedDict)
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+_OWN_COPY = ("__deepcopy__", "__copy__", "__getstate__", "__reduce__", "__slots__")
+
+
+@dataclass
+class _Part:
+    """One module of a template."""
+
+    original: nn.Module
+    kind: type[nn.Module]
+    shared: dict[str, Any]
+    fresh: tuple[tuple[str, Callable[[], Any]], ...]
+    copied: tuple[str, ...]
+    parameters: tuple[tuple[str, str | None, bool], ...]
+    buffers: tuple[tuple[str, str | None], ...]
+    children: tuple[tuple[str, int | None], ...]
+    follows: bool
+
+
+class Template:
+    """Makes networks like `skeleton` from tensors, about ten times as fast as a deep copy.
+
+    Values that cannot change are shared with the skeleton, empty containers made anew, and only what is left is copied
+    deeply. A network with modules that copy themselves in a way of their own is copied deeply as a whole.
+    """
+
+    def __init__(self, skeleton: nn.Module) -> None:
+        self._skeleton = skeleton
+        names = {id(tensor): name for name, tensor in skeleton.named_parameters()}
+        names |= {id(tensor): name for name, tensor in skeleton.named_buffers()}
+        modules = list(skeleton.modules())
+        places = {id(module): index for index, module in enumerate(modules)}
+        own = any(_copies_itself(type(module)) for module in modules)
+        self._parts = None if own else [_part(module, names, places) for module in modules]
+        self._noted = {name: places[id(module)] for name, module in skeleton.named_modules()}
+
+    def make(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> nn.Module:
+        """Return a network that holds `tensors` themselves and notes `sizes` ("module.attribute")."""
+        if self._parts is None:
+            model = fill(copy.deepcopy(self._skeleton), tensors)
+            modules = list(model.modules())
+        else:
+            modules = _assemble(self._parts, tensors)
+            model = modules[0]
+        for name, size in sizes.items():
+            module, _, attribute = name.rpartition(".")
+            modules[self._noted[module]].__dict__[attribute] = size
+        return model
+
+
+def _copies_itself(kind: type) -> bool:
+    known = (nn.Module, object)
+    return any(name in vars(base) for base in kind.__mro__ if base not in known for name in _OWN_COPY) and not (
+        kind.__module__.startswith("torch.nn.modules")
+    )
+
+
+def _part(module: nn.Module, names: Mapping[int, str], places: Mapping[int, int]) -> _Part:
+    shared: dict[str, Any] = {}
+    fresh: list[tuple[str, Callable[[], Any]]] = []
+    copied: list[str] = []
+    for name, value in module.__dict__.items():
+        if name in ("_parameters", "_buffers", "_modules", ATTRIBUTE):  # whoever builds notes the origin anew
+            continue
+        if _unchanging(value):
+            shared[name] = value
+        elif type(value) in _CONTAINERS and not value:
+            fresh.append((name, type(value)))
+        elif type(value) is list and all(map(_unchanging, value)):
+            fresh.append((name, value.copy))
+        else:
+            copied.append(name)
+    return _Part(
+        module,
+        type(module),
+        shared,
+        tuple(fresh),
+        tuple(copied),
+        tuple(
+            (own, None if held is None else names[id(held)], held is not None and held.requires_grad)
+            for own, held in module._parameters.items()
+        ),
+        tuple((own, None if held is None else names[id(held)]) for own, held in module._buffers.items()),
+        tuple((own, None if held is None else places[id(held)]) for own, held in module._modules.items()),
+        bool(module._parameters) or bool(module._buffers),
+    )
+
+
+def _unchanging(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(_unchanging(entry) for entry in value)
+    return type(value) in _UNCHANGING or isinstance(value, (*_FUNCTIONS, type))
+
+
+def _assemble(parts: Sequence[_Part], tensors: Mapping[str, Tensor]) -> list[nn.Module]:
+    """Make one module per part, then connect them."""
+    parameters: dict[str, nn.Parameter] = {}
+    modules = [part.kind.__new__(part.kind) for part in parts]
+    for part, module in zip(parts, modules, strict=True):
+        noted = module.__dict__
+        noted.update(part.shared)
+        for name, container in part.fresh:
+            noted[name] = container()
+        own: dict[str, nn.Parameter | None] = {}
+        for name, tensor, learns in part.parameters:
+            if tensor is None:
+                own[name] = None
+                continue
+            if tensor not in parameters:
+                parameters[tensor] = nn.Parameter(tensors[tensor], learns)
+            own[name] = parameters[tensor]
+        noted["_parameters"] = own
+        noted["_buffers"] = {name: None if tensor is None else tensors[tensor] for name, tensor in part.buffers}
+        noted["_modules"] = {name: None if place is None else modules[place] for name, place in part.children}
+        if part.follows:
+            follow_weights(module)
+    if any(part.copied for part in parts):
+        _copy_rest(parts, modules, parameters, tensors)
+    return modules
+
+
+def _copy_rest(
+    parts: Sequence[_Part],
+    modules: Sequence[nn.Module],
+    parameters: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Copy deeply what is neither shared nor made anew; what it has of the original becomes the new network's."""
+    memo: dict[int, Any] = {id(part.original): module for part, module in zip(parts, modules, strict=True)}
+    for part in parts:
+        for (_, tensor, _), held in zip(part.parameters, part.original._parameters.values(), strict=True):
+            if tensor is not None:
+                memo[id(held)] = parameters[tensor]
+        for (_, tensor), buffer in zip(part.buffers, part.original._buffers.values(), strict=True):
+            if tensor is not None:
+                memo[id(buffer)] = tensors[tensor]
+    for part, module in zip(parts, modules, strict=True):
+        for name in part.copied:
+            module.__dict__[name] = copy.deepcopy(part.original.__dict__[name], memo)

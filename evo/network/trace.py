@@ -1,0 +1,423 @@
+"""Which entries of which tensors belong together, found by watching one forward pass.
+
+Every entry along every dimension of every parameter and buffer gets a number. The network runs once on real values, and a
+rule per operation says how these numbers travel through activations: a convolution ties its weight's input entries to
+the channels it reads and hands on the numbers of its output entries; an addition ties the channels of both sides; a
+concatenation puts them side by side; a reshape reshapes them. Entries that end up tied live and die together. Whatever no rule
+covers freezes the channels it touches, with a reason. The work is proportional to the number of operations.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+IntArray = NDArray[np.int64]
+
+Numbers = Tensor
+"""int64, of the shape of the tensor it describes: the number of every entry, 0 for one that is never removed.
+
+Along dimensions in which nothing varies its stride is 0, so that it is as small as the channels are many.
+"""
+
+
+def varying(numbers: Numbers) -> tuple[int, ...]:
+    """Return the dimensions along which the numbers vary."""
+    return tuple(
+        dim
+        for dim, (size, stride) in enumerate(zip(numbers.shape, numbers.stride(), strict=True))
+        if size > 1 and stride != 0
+    )
+
+
+def core(numbers: Numbers) -> Numbers:
+    """Return the numbers once: every dimension along which they do not vary has size 1."""
+    for dim, (size, stride) in enumerate(zip(numbers.shape, numbers.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            numbers = numbers.narrow(dim, 0, 1)
+    return numbers
+
+
+def settled(numbers: Numbers) -> Numbers:
+    """Give stride 0 to every dimension along which the numbers do not vary."""
+    shape = numbers.shape
+    numbers = core(numbers)
+    for dim in varying(numbers):
+        first = numbers.narrow(dim, 0, 1)
+        if bool((numbers == first).all()):
+            numbers = first
+    return numbers.expand(shape)
+
+
+def along(vector: Tensor, dim: int, shape: Iterable[int]) -> Numbers:
+    """Spread one number per entry of dimension `dim` over a tensor of `shape`."""
+    shape = tuple(shape)
+    dim %= len(shape)
+    return vector.reshape([-1 if index == dim else 1 for index in range(len(shape))]).expand(shape)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The entries of one dimension of one tensor; entry (i, …) has the number start + its flat index.
+
+    Attributes:
+        tensor: dotted name of a parameter or buffer, "module.attribute" of a size that a module notes, or "" for entries
+            that are made as the network runs.
+        dim: the dimension.
+        start: number of the first entry.
+        shape: (entries,), or (groups, entries) for the inputs of a grouped convolution, whose groups have their own.
+    """
+
+    tensor: str
+    dim: int
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> Tensor:
+        """The entries' numbers, of the site's shape."""
+        return torch.arange(self.start, self.start + int(np.prod(self.shape))).view(self.shape)
+
+
+@dataclass
+class Contraction:
+    """What a weight is used for, and how often.
+
+    Attributes:
+        tensor: dotted name of the weight.
+        kernel: weights per (input, output) pair.
+        inputs, outputs: the numbers of the channels it reads and produces, shape (channels,), 0 where fixed.
+        groups: of a grouped convolution.
+        depthwise: every group reads one channel, and there are as many groups as channels.
+        work: multiply-accumulate operations, for the whole batch.
+        values: numbers in its outputs, for the whole batch.
+        reason: why the weight is never cut, if it is not.
+    """
+
+    tensor: str
+    kernel: int
+    inputs: Tensor
+    outputs: Tensor
+    groups: int
+    depthwise: bool
+    work: int
+    values: int
+    reason: str = ""
+
+
+@dataclass
+class Trace:
+    """Everything that was seen.
+
+    Attributes:
+        sites: all numbered dimensions.
+        edges: pairs of arrays of numbers that are tied entry by entry.
+        reasons: by number of a node that stands for a reason to freeze what is tied to it.
+        reads: numbers of weight entries that multiply what they are tied to: with zeros there, it is silenced.
+        parts: arrays (parts, entries) of numbers; every row has to keep equally many.
+        contractions: by name of the weight.
+        norms: names of the weights of layers that normalise over channels.
+        memory: for every operation, the activations alive after it, as (numbers, bytes per entry).
+        unused: names of parameters and buffers that no operation used.
+        batch: inputs in the pass.
+        trained: a pass in training mode was watched too, since some parameters are used there only.
+    """
+
+    sites: list[Site] = field(default_factory=list)
+    edges: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    reads: list[IntArray] = field(default_factory=list)
+    parts: list[IntArray] = field(default_factory=list)
+    contractions: dict[str, Contraction] = field(default_factory=dict)
+    norms: set[str] = field(default_factory=set)
+    memory: list[list[tuple[IntArray, int]]] = field(default_factory=list)
+    unused: set[str] = field(default_factory=set)
+    batch: int = 1
+    trained: bool = False
+    count: int = 1
+
+    def site(self, tensor: str, dim: int, shape: tuple[int, ...]) -> Site:
+        """Number the entries of one more dimension."""
+        made = Site(tensor, dim, self.count, shape)
+        self.sites.append(made)
+        self.count += int(np.prod(shape))
+        return made
+
+    def reason(self, text: str) -> int:
+        """Return the number of a new node for a reason."""
+        self.reasons[self.count] = text
+        self.count += 1
+        return self.count - 1
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches operations and applies the rules of `evo.network.rules` to them."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], rules: Callable[..., None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self._rules = rules
+        # Tensors are known by identity and forgotten when they go.
+        self._numbers: MutableMapping[Tensor, tuple[Numbers, ...]] = WeakIdKeyDictionary()
+        self._roots: MutableMapping[Tensor, str] = WeakIdKeyDictionary()
+        self._learnt: MutableMapping[Tensor, frozenset[str]] = WeakIdKeyDictionary()
+        self._blocked: dict[tuple[str, int], Site] = {}
+        self._alive: dict[int, tuple[IntArray, int]] = {}
+        self._holders: dict[int, int] = {}
+        self._tensors = dict(tensors)
+        self.trace.unused = set(tensors)
+        self.counting = True
+        for name, tensor in tensors.items():
+            sets = [
+                along(self.trace.site(name, dim, (size,)).numbers, dim, tensor.shape)
+                for dim, size in enumerate(tensor.shape)
+                if size > 1
+            ]
+            self._numbers[tensor] = tuple(sets)
+            self._roots[tensor] = name
+            self._learnt[tensor] = frozenset([name])
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, then follow the numbers through it."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
+        self.trace.unused -= {root for tensor in inputs if (root := self.root(tensor)) is not None}
+        outputs = list(_tensors(out))
+        if inputs and outputs and all(tensor in self._learnt for tensor in inputs):
+            sources = frozenset().union(*(self._learnt[tensor] for tensor in inputs))
+            for tensor in outputs:
+                self._learnt[tensor] = sources
+        self._rules(self, func, args, kwargs, inputs, outputs)
+        if self.counting:
+            self._watch(outputs)
+        return out
+
+    def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Watch one forward pass; what it returns is never cut."""
+        with torch.no_grad(), _without_fused_attention(), _noting_sizes(model, self):
+            if self.counting:
+                self._watch(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+            with self:
+                out = model(*inputs)
+        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self.freeze_all(results, "its channels are the network's output")
+
+    def unused(self, model: nn.Module) -> bool:
+        """Tell whether there are parameters that no operation has used."""
+        return any(name in self.trace.unused for name, _ in model.named_parameters())
+
+    # What is known of a tensor.
+
+    def numbers(self, tensor: Tensor) -> tuple[Numbers, ...]:
+        """Return the numbers that travel with `tensor`: none for a plain one, one set per dimension for a parameter."""
+        found: tuple[Numbers, ...] = self._numbers.get(tensor, ())
+        return found
+
+    def root(self, tensor: Tensor) -> str | None:
+        """Return the name of the parameter or buffer that `tensor` is, perhaps seen under another shape."""
+        found: str | None = self._roots.get(tensor)
+        return found
+
+    def learnt(self, tensor: Tensor) -> bool:
+        """Tell whether `tensor` is a parameter or a buffer or made of nothing else."""
+        return tensor in self._learnt
+
+    def source(self, tensor: Tensor) -> tuple[str, Tensor] | None:
+        """Return the largest parameter, or else buffer, by name, that `tensor` is made of; None for an activation."""
+
+        def rank(entry: tuple[str, Tensor]) -> tuple[bool, int, str]:
+            # The name decides between equals: the order of a set changes from process to process.
+            return isinstance(entry[1], nn.Parameter), entry[1].numel(), entry[0]
+
+        return max(((name, self._tensors[name]) for name in self._learnt.get(tensor, ())), key=rank, default=None)
+
+    def same(self, tensor: Tensor, source: Tensor) -> None:
+        """Note that `tensor` is `source` under another shape."""
+        name = self.root(source)
+        if name is not None and tensor.numel() == source.numel():
+            self._roots[tensor] = name
+
+    def give(self, tensor: Tensor, *sets: Numbers) -> None:
+        """Note the numbers of an activation or a parameter; an activation's entries belong to one channel at most."""
+        kept = tuple(numbers for numbers in sets if varying(numbers))
+        if len(kept) > 1 and not self.learnt(tensor):
+            for numbers in kept[1:]:
+                self.freeze(numbers, "its channels are multiplied out with others")
+            kept = kept[:1]
+        self._numbers[tensor] = kept
+
+    # What is learnt about numbers.
+
+    def tie(self, first: Numbers, second: Numbers, reason: str) -> None:
+        """Tie two sets of numbers entry by entry; where one side is fixed the other freezes for `reason`."""
+        left, right = (side.reshape(-1).numpy() for side in torch.broadcast_tensors(core(first), core(second)))  # type: ignore[no-untyped-call]
+        if not (left.all() and right.all()):
+            node = self.trace.reason(reason)
+            left, right = np.where(left, left, node), np.where(right, right, node)
+        self.trace.edges.append((left, right))
+
+    def freeze(self, numbers: Numbers, reason: str) -> None:
+        """Never remove these entries."""
+        flat = core(numbers).reshape(-1).numpy()
+        flat = flat[flat > 0]
+        if flat.size:
+            self.trace.edges.append((flat, np.full(flat.size, self.trace.reason(reason))))
+
+    def freeze_all(self, tensors: Iterable[Tensor], reason: str) -> None:
+        """Never remove any entry of these tensors."""
+        for tensor in tensors:
+            for numbers in self.numbers(tensor):
+                self.freeze(numbers, reason)
+
+    def read(self, numbers: Numbers) -> None:
+        """Note weight entries that multiply the channels they are tied to."""
+        self.trace.reads.append(core(numbers).reshape(-1).numpy())
+
+    def equal_parts(self, numbers: Tensor) -> None:
+        """Note that every row of `numbers`, shape (parts, entries), has to keep equally many."""
+        if numbers.shape[0] > 1:
+            self.trace.parts.append(numbers.numpy().copy())
+
+    def fresh(self, like: Tensor, dim: int, length: int) -> Tensor:
+        """Return new numbers, of the shape of `like` but for `length` entries along `dim`, that are of no tensor."""
+        shape = (*like.shape[:dim], length, *like.shape[dim + 1 :])
+        return self.trace.site("", dim, shape).numbers
+
+    def blocked(self, tensor: str, groups: int, entries: int) -> Numbers:
+        """Return numbers, shape (groups, entries), for the inputs of a grouped convolution: every group has its own."""
+        key = (tensor, groups)
+        if key not in self._blocked:
+            self._blocked[key] = self.trace.site(tensor, 1, (groups, entries))
+        return self._blocked[key].numbers
+
+    def contract(self, use: Contraction) -> None:
+        """Note one use of a weight."""
+        if not self.counting:
+            use.work = use.values = 0
+        entry = self.trace.contractions.setdefault(use.tensor, use)
+        if entry is not use:
+            entry.work += use.work
+            entry.values += use.values
+
+    # Memory.
+
+    def _watch(self, outputs: Iterable[Tensor]) -> None:
+        """Note new activations and which are alive now."""
+        new = False
+        for tensor in outputs:
+            if self.learnt(tensor):
+                continue
+            storage = tensor.untyped_storage()._cdata
+            if storage not in self._holders:
+                new = True
+                self._holders[storage] = 0
+                self._alive[storage] = self._bytes(tensor)
+            self._hold(tensor, storage)
+        if new:
+            self.trace.memory.append(list(self._alive.values()))
+
+    def _hold(self, tensor: Tensor, storage: int) -> None:
+        self._holders[storage] += 1
+        weakref.finalize(tensor, self._drop, storage).atexit = False
+
+    def _drop(self, storage: int) -> None:
+        self._holders[storage] -= 1
+        if not self._holders[storage]:
+            del self._holders[storage], self._alive[storage]
+
+    def _bytes(self, tensor: Tensor) -> tuple[IntArray, int]:
+        sets = self.numbers(tensor)
+        numbers = core(sets[0]).reshape(-1) if sets else torch.zeros(1, dtype=torch.int64)
+        return numbers.numpy(), tensor.numel() // max(1, len(numbers)) * tensor.element_size()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or results of an operation, which come alone or in lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _tensors(entry)
+
+
+def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return every input twice: the statistics of batch normalisation in training take more than one."""
+    return tree_map(lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) else leaf, inputs)  # type: ignore[no-any-return]
+
+
+def trace(
+    model: nn.Module, inputs: tuple[Any, ...], tensors: Mapping[str, Tensor], rules: Callable[..., None], batch: int
+) -> Trace:
+    """Run `model` once on `inputs` and return what was seen.
+
+    Parameters that are not used in evaluation, of auxiliary classifiers for instance, are looked for in a second run in
+    training mode. They read channels too, but cost nothing.
+
+    Args:
+        model: in evaluation mode; its batch statistics may change.
+        inputs: positional arguments of its forward.
+        tensors: its parameters and buffers by name.
+        rules: applied to every operation.
+        batch: number of inputs in the batch.
+    """
+    tracer = Tracer(tensors, rules)
+    tracer.trace.batch = batch
+    tracer.run(model, inputs)
+    if tracer.unused(model):
+        tracer.counting = False
+        # Without success the network is judged by its evaluation alone.
+        with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]):
+            tracer.run(model.train(), doubled(inputs))
+            tracer.trace.trained = True
+        model.eval()
+    return tracer.trace
+
+
+@contextlib.contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Let attention layers compute step by step, so that their projections are seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _noting_sizes(model: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """Number the sizes that normalisation layers without any tensor of that size note in an attribute."""
+    handles = []
+    for name, module in model.named_modules():
+        features = getattr(module, "num_features", None)
+        bare = not any(True for _ in module.parameters()) and not any(True for _ in module.buffers())
+        if isinstance(module, nn.modules.batchnorm._NormBase) and bare and isinstance(features, int) and features > 1:
+            numbers = tracer.trace.site(f"{name}.num_features", 0, (features,)).numbers
+
+            def note(_module: nn.Module, args: tuple[Any, ...], numbers: Tensor = numbers) -> None:
+                shape = args[0].shape
+                with _disable_current_modes():
+                    for found in tracer.numbers(args[0]):
+                        if varying(found) == (1,) and shape[1] == numbers.numel():
+                            tracer.tie(
+                                found, along(numbers, 1, shape), "its size is noted for a layer that reads constants"
+                            )
+
+            handles.append(module.register_forward_pre_hook(note))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
