@@ -207,10 +207,14 @@ class _Solver:
         drafts: dict[bytes, _Draft] = {}
         self.draft_of: dict[int, _Draft] = {}
         self.unread = produced & ~read & ~self.frozen
+        # One number per site and how often it is touched, so that a row of them tells channels apart.
+        touched = (table.indices.astype(np.int64) << 32) | table.data
+        starts = table.indptr.tolist()
         for channel in np.flatnonzero(produced & read & ~self.frozen).tolist():
-            row = slice(table.indptr[channel], table.indptr[channel + 1])
-            key = table.indices[row].tobytes() + table.data[row].tobytes()
-            draft = drafts.setdefault(key, _Draft([]))
+            key = touched[starts[channel] : starts[channel + 1]].tobytes()
+            draft = drafts.get(key)
+            if draft is None:
+                draft = drafts[key] = _Draft([])
             draft.channels.append(channel)
             self.draft_of[channel] = draft
         self.drafts = list(drafts.values())
@@ -274,9 +278,11 @@ class _Solver:
         numbered = self.site_of >= 0
         group_of[numbered], channel_of[numbered] = owner[self.component[numbered]], place[self.component[numbered]]
         cuts: list[list[Cut]] = [[] for _ in drafts]
-        for site in filter(lambda site: site.tensor, self.trace.sites):
-            for index, cut in _cuts(site, group_of, channel_of, self.reads):
-                cuts[index].append(cut)
+        for number in np.unique(self.site_of[group_of >= 0]).tolist():
+            site = self.trace.sites[number]
+            if site.tensor:
+                for index, cut in _cuts(site, group_of, channel_of, self.reads):
+                    cuts[index].append(cut)
         groups = []
         names: dict[str, int] = {}
         makers, readers = self._layers("outputs"), self._layers("inputs")
@@ -353,8 +359,14 @@ def frozen_layers(
 def _cuts(site: Site, group_of: IntArray, channel_of: IntArray, reads: NDArray[np.bool_]) -> Iterator[tuple[int, Cut]]:
     """Yield, for every group with entries in a site, its index and what it cuts there."""
     own = slice(site.start, site.start + math.prod(site.shape))
-    groups, channels = group_of[own], channel_of[own]
+    groups, channels, read = group_of[own], channel_of[own], reads[own]
+    if (groups == groups[0]).all():
+        yield (
+            int(groups[0]),
+            Cut(site.tensor, site.dim, channels.astype(np.int32).reshape(site.shape), bool(read.any())),
+        )
+        return
     for group in np.unique(groups[groups >= 0]).tolist():
-        mine = np.where(groups == group, channels, -1).astype(np.int32).reshape(site.shape)
-        # A single row has the plain form; several keep one per group of the convolution.
-        yield group, Cut(site.tensor, site.dim, mine, bool(reads[own][groups == group].any()))
+        mine = groups == group
+        cut = np.where(mine, channels, -1).astype(np.int32).reshape(site.shape)
+        yield group, Cut(site.tensor, site.dim, cut, bool(read[mine].any()))

@@ -8,9 +8,11 @@ covers freezes the channels it touches, with a reason. The work is proportional 
 """
 
 import contextlib
+import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.weak import WeakIdKeyDictionary
 
 IntArray = NDArray[np.int64]
 
@@ -82,10 +83,15 @@ class Site:
     start: int
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
+    def vector(self) -> IntArray:
+        """The entries' numbers one after the other."""
+        return np.arange(self.start, self.start + math.prod(self.shape))
+
+    @cached_property
     def numbers(self) -> Tensor:
         """The entries' numbers, of the site's shape."""
-        return torch.arange(self.start, self.start + int(np.prod(self.shape))).view(self.shape)
+        return torch.from_numpy(self.vector).view(self.shape)
 
 
 @dataclass
@@ -149,7 +155,7 @@ class Trace:
         """Number the entries of one more dimension."""
         made = Site(tensor, dim, self.count, shape)
         self.sites.append(made)
-        self.count += int(np.prod(shape))
+        self.count += math.prod(shape)
         return made
 
     def reason(self, text: str) -> int:
@@ -159,32 +165,50 @@ class Trace:
         return self.count - 1
 
 
+@dataclass
+class _Known:
+    """What is known of a tensor.
+
+    Attributes:
+        sets: the numbers that travel with it; None for those of a parameter before they are asked for.
+        sources: names of the parameters and buffers it is made of; empty if activations take part.
+        root: name of the parameter or buffer that it is, perhaps seen under another shape.
+    """
+
+    sets: tuple[Numbers, ...] | None = ()
+    sources: frozenset[str] = frozenset()
+    root: str | None = None
+
+
+_PLAIN = _Known()
+
+
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches operations and applies the rules of `evo.network.rules` to them."""
 
     def __init__(self, tensors: Mapping[str, Tensor], rules: Callable[..., None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
+        self.counting = True
         self._rules = rules
-        # Tensors are known by identity and forgotten when they go.
-        self._numbers: MutableMapping[Tensor, tuple[Numbers, ...]] = WeakIdKeyDictionary()
-        self._roots: MutableMapping[Tensor, str] = WeakIdKeyDictionary()
-        self._learnt: MutableMapping[Tensor, frozenset[str]] = WeakIdKeyDictionary()
-        self._blocked: dict[tuple[str, int], Site] = {}
-        self._alive: dict[int, tuple[IntArray, int]] = {}
-        self._holders: dict[int, int] = {}
         self._tensors = dict(tensors)
         self.trace.unused = set(tensors)
-        self.counting = True
-        for name, tensor in tensors.items():
-            sets = [
-                along(self.trace.site(name, dim, (size,)).numbers, dim, tensor.shape)
-                for dim, size in enumerate(tensor.shape)
-                if size > 1
-            ]
-            self._numbers[tensor] = tuple(sets)
-            self._roots[tensor] = name
-            self._learnt[tensor] = frozenset([name])
+        self._blocked: dict[tuple[str, int], Site] = {}
+        self._sites = {
+            name: [self.trace.site(name, dim, (size,)) for dim, size in enumerate(tensor.shape)]
+            for name, tensor in tensors.items()
+        }
+        # By the identity of tensors, which are forgotten when they go.
+        self._known = {id(tensor): _Known(None, frozenset([name]), name) for name, tensor in tensors.items()}
+        self._watched: dict[int, weakref.ref[Tensor]] = {}
+        # By the address of storages: how many tensors hold them, and their bytes.
+        self._alive: dict[int, tuple[IntArray, int]] = {}
+        self._holders: dict[int, int] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare the import of torch's compiler, which takes longer than watching a network: nothing here is compiled."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -192,23 +216,29 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run the operation, then follow the numbers through it."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
-        self.trace.unused -= {root for tensor in inputs if (root := self.root(tensor)) is not None}
-        outputs = list(_tensors(out))
-        if inputs and outputs and all(tensor in self._learnt for tensor in inputs):
-            sources = frozenset().union(*(self._learnt[tensor] for tensor in inputs))
-            for tensor in outputs:
-                self._learnt[tensor] = sources
+        inputs = _tensors((*args, *kwargs.values()) if kwargs else args)
+        known = [self._known.get(id(tensor), _PLAIN) for tensor in inputs]
+        outputs = _tensors(out if isinstance(out, list | tuple) else (out,))
+        self.trace.unused.difference_update(entry.root for entry in known if entry.root is not None)
+        new = [tensor for tensor in outputs if id(tensor) not in self._known]
+        sources: frozenset[str] = frozenset()
+        if known and all(entry.sources for entry in known):
+            sources = sources.union(*(entry.sources for entry in known))
+        for tensor in new:
+            self._watch(tensor, sources)
         self._rules(self, func, args, kwargs, inputs, outputs)
-        if self.counting:
-            self._watch(outputs)
+        if self.counting and new and not sources:
+            self._measure(new)
         return out
 
     def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Watch one forward pass; what it returns is never cut."""
         with torch.no_grad(), _without_fused_attention(), _noting_sizes(model, self):
+            leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+            for leaf in leaves:
+                self._watch(leaf, frozenset())
             if self.counting:
-                self._watch(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+                self._measure(leaves)
             with self:
                 out = model(*inputs)
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
@@ -222,17 +252,31 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def numbers(self, tensor: Tensor) -> tuple[Numbers, ...]:
         """Return the numbers that travel with `tensor`: none for a plain one, one set per dimension for a parameter."""
-        found: tuple[Numbers, ...] = self._numbers.get(tensor, ())
-        return found
+        known = self._known.get(id(tensor), _PLAIN)
+        if known.sets is None:
+            sites = self._sites[known.root or ""]
+            known.sets = tuple(
+                along(site.numbers, dim, tensor.shape) for dim, site in enumerate(sites) if site.shape[0] > 1
+            )
+        return known.sets
+
+    def entries(self, tensor: Tensor, dim: int) -> Tensor:
+        """Return the numbers of a weight along one dimension as a vector, 0 where there is only one entry or none known."""
+        known = self._known.get(id(tensor), _PLAIN)
+        if known.sets is None and tensor.size(dim) > 1:
+            return self._sites[known.root or ""][dim].numbers
+        for numbers in self.numbers(tensor):
+            if varying(numbers) == (dim,):
+                return core(numbers).reshape(-1)
+        return torch.zeros(tensor.size(dim), dtype=torch.int64)
 
     def root(self, tensor: Tensor) -> str | None:
         """Return the name of the parameter or buffer that `tensor` is, perhaps seen under another shape."""
-        found: str | None = self._roots.get(tensor)
-        return found
+        return self._known.get(id(tensor), _PLAIN).root
 
     def learnt(self, tensor: Tensor) -> bool:
         """Tell whether `tensor` is a parameter or a buffer or made of nothing else."""
-        return tensor in self._learnt
+        return bool(self._known.get(id(tensor), _PLAIN).sources)
 
     def source(self, tensor: Tensor) -> tuple[str, Tensor] | None:
         """Return the largest parameter, or else buffer, by name, that `tensor` is made of; None for an activation."""
@@ -241,28 +285,42 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # The name decides between equals: the order of a set changes from process to process.
             return isinstance(entry[1], nn.Parameter), entry[1].numel(), entry[0]
 
-        return max(((name, self._tensors[name]) for name in self._learnt.get(tensor, ())), key=rank, default=None)
+        names = self._known.get(id(tensor), _PLAIN).sources
+        return max(((name, self._tensors[name]) for name in names), key=rank, default=None)
 
     def same(self, tensor: Tensor, source: Tensor) -> None:
         """Note that `tensor` is `source` under another shape."""
         name = self.root(source)
         if name is not None and tensor.numel() == source.numel():
-            self._roots[tensor] = name
+            self._known[id(tensor)].root = name
 
     def give(self, tensor: Tensor, *sets: Numbers) -> None:
         """Note the numbers of an activation or a parameter; an activation's entries belong to one channel at most."""
         kept = tuple(numbers for numbers in sets if varying(numbers))
-        if len(kept) > 1 and not self.learnt(tensor):
+        known = self._known[id(tensor)]
+        if len(kept) > 1 and not known.sources:
             for numbers in kept[1:]:
                 self.freeze(numbers, "its channels are multiplied out with others")
             kept = kept[:1]
-        self._numbers[tensor] = kept
+        known.sets = kept
+
+    def hand_on(self, source: Tensor, targets: Iterable[Tensor]) -> None:
+        """Note that the numbers of `source` are those of other tensors of its shape too."""
+        sets = self.numbers(source)
+        for tensor in targets:
+            self._known[id(tensor)].sets = sets
 
     # What is learnt about numbers.
 
     def tie(self, first: Numbers, second: Numbers, reason: str) -> None:
         """Tie two sets of numbers entry by entry; where one side is fixed the other freezes for `reason`."""
-        left, right = (side.reshape(-1).numpy() for side in torch.broadcast_tensors(core(first), core(second)))  # type: ignore[no-untyped-call]
+        small = core(first), core(second)
+        if small[0].shape != small[1].shape:
+            small = torch.broadcast_tensors(*small)  # type: ignore[no-untyped-call]
+        self.tie_vectors(small[0].reshape(-1).numpy(), small[1].reshape(-1).numpy(), reason)
+
+    def tie_vectors(self, left: IntArray, right: IntArray, reason: str) -> None:
+        """Tie two vectors of numbers like `tie`."""
         if not (left.all() and right.all()):
             node = self.trace.reason(reason)
             left, right = np.where(left, left, node), np.where(right, right, node)
@@ -311,45 +369,50 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             entry.work += use.work
             entry.values += use.values
 
-    # Memory.
+    # Life and memory of tensors.
 
-    def _watch(self, outputs: Iterable[Tensor]) -> None:
-        """Note new activations and which are alive now."""
-        new = False
-        for tensor in outputs:
-            if self.learnt(tensor):
-                continue
+    def _watch(self, tensor: Tensor, sources: frozenset[str]) -> None:
+        """Know a new tensor for as long as it lives."""
+        key, storage = id(tensor), tensor.untyped_storage()._cdata
+        self._known[key] = _Known((), sources)
+        self._holders[storage] = self._holders.get(storage, 0) + 1
+
+        def forget(_: object) -> None:
+            del self._known[key], self._watched[key]
+            self._holders[storage] -= 1
+            if not self._holders[storage]:
+                del self._holders[storage]
+                self._alive.pop(storage, None)
+
+        self._watched[key] = weakref.ref(tensor, forget)
+
+    def _measure(self, tensors: Iterable[Tensor]) -> None:
+        """Note the memory of new activations, and what is alive now."""
+        fresh = False
+        for tensor in tensors:
             storage = tensor.untyped_storage()._cdata
-            if storage not in self._holders:
-                new = True
-                self._holders[storage] = 0
-                self._alive[storage] = self._bytes(tensor)
-            self._hold(tensor, storage)
-        if new:
+            if storage not in self._alive:
+                fresh = True
+                sets = self.numbers(tensor)
+                numbers = core(sets[0]).reshape(-1) if sets else _NOTHING
+                each = tensor.numel() // max(1, len(numbers)) * tensor.element_size()
+                self._alive[storage] = numbers.numpy(), each
+        if fresh:
             self.trace.memory.append(list(self._alive.values()))
 
-    def _hold(self, tensor: Tensor, storage: int) -> None:
-        self._holders[storage] += 1
-        weakref.finalize(tensor, self._drop, storage).atexit = False
 
-    def _drop(self, storage: int) -> None:
-        self._holders[storage] -= 1
-        if not self._holders[storage]:
-            del self._holders[storage], self._alive[storage]
-
-    def _bytes(self, tensor: Tensor) -> tuple[IntArray, int]:
-        sets = self.numbers(tensor)
-        numbers = core(sets[0]).reshape(-1) if sets else torch.zeros(1, dtype=torch.int64)
-        return numbers.numpy(), tensor.numel() // max(1, len(numbers)) * tensor.element_size()
+_NOTHING = torch.zeros(1, dtype=torch.int64)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors among the arguments or results of an operation, which come alone or in lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _tensors(entry)
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments or results of an operation, which come alone or in lists."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [entry for entry in value if isinstance(entry, Tensor)]
+    return found
 
 
 def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

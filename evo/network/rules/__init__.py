@@ -5,6 +5,7 @@ changes nothing else. `evo.network.proof` checks the outcome, so that a rule may
 cannot tell, e.g. that a split into halves stays a split into halves.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,13 @@ def _general_rule(func: Any, name: str) -> Rule | None:
 
 def _bound(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return every argument of the operation by its name in the schema."""
+    names, defaults = _signature(func)
+    return defaults | dict(zip(names, args, strict=False)) | kwargs
+
+
+@functools.cache
+def _signature(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the names of the arguments in order, and the default values of those that have one."""
     schema = func._schema.arguments
-    bound = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-    return bound | {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
+    defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    return tuple(argument.name for argument in schema), defaults

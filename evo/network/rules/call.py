@@ -11,7 +11,7 @@ from evo.network.trace import Tracer
 CONSTANTS = "it is combined with values that are not channels (padding, constants or the network's input)"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """An operation with its arguments and results.
 

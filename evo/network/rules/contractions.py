@@ -22,7 +22,7 @@ def convolution(tracer: Tracer, call: Call) -> None:
     if name is None or weight.dim() != source.dim():
         _fixed_use(tracer, call, weight, work)
         return
-    rows, columns = (_entries(tracer, weight, dim) for dim in (0, 1))
+    rows, columns = (tracer.entries(weight, dim) for dim in (0, 1))
     channels = channel_vectors(tracer, source, 1)
     depthwise = groups > 1 and source.size(1) == groups
     if depthwise:
@@ -35,7 +35,8 @@ def convolution(tracer: Tracer, call: Call) -> None:
         read, made = _grouped(tracer, name, rows, columns, groups, transposed)
         for vector in channels:
             _read(tracer, vector, read)
-            tracer.equal_parts(vector.view(groups, -1))
+            if groups > 1:
+                tracer.equal_parts(vector.view(groups, -1))
     if call.bound["bias"] is not None:
         _tie_bias(tracer, call.bound["bias"], made)
     kernel = torch.Size(weight.shape[2:]).numel()
@@ -71,7 +72,7 @@ def multiply(tracer: Tracer, call: Call) -> None:
     if name is None or any(size != 1 for size in weight.shape[:-2]):
         _fixed_use(tracer, call, weight, work)
         return
-    entries, made = (_entries(tracer, weight, dim) for dim in (contracted, kept))
+    entries, made = (tracer.entries(weight, dim) for dim in (contracted, kept))
     passed: list[Numbers] = []
     for numbers in tracer.numbers(other):
         if varying(numbers) == (place,):
@@ -101,16 +102,13 @@ def _fixed_use(tracer: Tracer, call: Call, weight: Tensor, work: int) -> None:
         tracer.contract(Contraction(name, 1, inputs, outputs, 1, False, work, values, reason))
 
 
-def _entries(tracer: Tracer, weight: Tensor, dim: int) -> Tensor:
-    """Return the numbers of a weight along one dimension as a vector, 0 where there is only one entry."""
-    for numbers in tracer.numbers(weight):
-        if varying(numbers) == (dim,):
-            return core(numbers).reshape(-1)
-    return torch.zeros(weight.size(dim), dtype=torch.int64)
-
-
 def _read(tracer: Tracer, channels: Tensor, entries: Tensor) -> None:
     """Tie weight entries to the channels they multiply; those that multiply constants stay."""
+    made, read = channels.numpy(), entries.numpy()
+    if made.all() and read.all():
+        tracer.tie_vectors(made, read, CONSTANTS)
+        tracer.trace.reads.append(read)
+        return
     both = (channels > 0) & (entries > 0)
     tracer.tie(channels[both], entries[both], CONSTANTS)
     tracer.freeze(channels[(channels > 0) & (entries == 0)], CONSTANTS)

@@ -14,6 +14,9 @@ def pointwise(tracer: Tracer, call: Call) -> None:
         tracer.freeze_all(call.inputs, "its values are read by the program")
         return
     shape = call.outputs[0].shape
+    if len(call.inputs) == 1 and all(tensor.shape == call.inputs[0].shape for tensor in call.outputs):
+        tracer.hand_on(call.inputs[0], call.outputs)
+        return
     # Activations first: theirs are the numbers that go on.
     operands = sorted(call.inputs, key=tracer.learnt)
     spread = [[aligned(numbers, shape) for numbers in tracer.numbers(tensor)] for tensor in operands]
@@ -34,6 +37,8 @@ def pointwise(tracer: Tracer, call: Call) -> None:
 
 def aligned(numbers: Numbers, shape: Sequence[int]) -> Numbers:
     """Broadcast the numbers to `shape`."""
+    if numbers.shape == shape:
+        return numbers
     return numbers.reshape((1,) * (len(shape) - numbers.dim()) + tuple(numbers.shape)).expand(tuple(shape))
 
 

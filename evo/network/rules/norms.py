@@ -57,7 +57,8 @@ def group_norm(tracer: Tracer, call: Call) -> None:
 
 def _statistics(tracer: Tracer, source: Tensor, outputs: Sequence[Tensor], dim: int) -> None:
     """Hand on the channels to their means and deviations, which lie along `dim`: they take memory too."""
-    for vector in channel_vectors(tracer, source, 1):
+    outputs = [tensor for tensor in outputs if tensor.numel()]
+    for vector in channel_vectors(tracer, source, 1) if outputs else ():
         for tensor in outputs:
             if tensor.dim() > dim and tensor.size(dim) == vector.numel():
                 tracer.give(tensor, along(vector, dim, tensor.shape))
@@ -69,11 +70,9 @@ def _scale(tracer: Tracer, source: Tensor, target: Tensor, tensors: Sequence[Ten
     for numbers in tracer.numbers(source):
         if varying(numbers) != (dim,):
             tracer.freeze(numbers, "its channels do not lie along the dimension that is normalised")
-    for tensor in tensors:
-        for own in tracer.numbers(tensor):
-            for numbers in found:
-                tracer.tie(numbers, along(core(own).reshape(-1), dim, source.shape), CONSTANTS)
-        if not tracer.numbers(tensor) and tensor.numel() > 1:
-            for numbers in found:
-                tracer.freeze(numbers, CONSTANTS)
+    for numbers in found:
+        vector = core(numbers).reshape(-1).numpy()
+        for tensor in tensors:
+            if tensor.numel() == len(vector):
+                tracer.tie_vectors(vector, tracer.entries(tensor, 0).numpy(), CONSTANTS)
     tracer.give(target, *found)
