@@ -62,33 +62,67 @@ def fill(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 def follow_weights(module: nn.Module) -> None:
     """Make the sizes that a layer notes agree with the shapes of its tensors; they are the original's before."""
-    noted, parameters = module.__dict__, module._parameters
-    weight = parameters.get("weight")
-    if isinstance(module, NORMS):
-        reference = weight if weight is not None else module._buffers.get("running_mean")
-        if reference is not None:
-            noted["num_features"] = reference.shape[0]
-    elif weight is None:
-        return
-    elif isinstance(module, CONVOLUTIONS):
-        if module.groups == module.in_channels > 1:
-            # Depthwise: as many groups as channels, each with the same number of filters.
-            noted["groups"] = weight.shape[0] // (module.out_channels // module.groups)
-        noted["out_channels"], noted["in_channels"] = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, TRANSPOSED):
-        if module.groups == module.in_channels > 1:
-            noted["groups"] = weight.shape[0]
-        noted["in_channels"], noted["out_channels"] = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        noted["out_features"], noted["in_features"] = weight.shape
-    elif isinstance(module, nn.GroupNorm):
-        if module.num_groups == module.num_channels:
-            noted["num_groups"] = weight.shape[0]
-        noted["num_channels"] = weight.shape[0]
-    elif isinstance(module, nn.LayerNorm):
-        noted["normalized_shape"] = tuple(weight.shape)
-    elif isinstance(module, nn.PReLU):
-        noted["num_parameters"] = weight.shape[0]
+    follow = _follower(module)
+    if follow is not None:
+        follow(module.__dict__, module._parameters.get("weight"))
+
+
+Noted = dict[str, Any]
+
+
+def _follower(module: nn.Module) -> Callable[[Noted, Any], None] | None:
+    """Return what makes the sizes that such a layer notes follow its weight, if there is anything to follow."""
+    if module._parameters.get("weight") is None and not isinstance(module, NORMS):
+        return None
+    return next((follow for kinds, follow in _FOLLOWERS if isinstance(module, kinds)), None)
+
+
+def _norm(noted: Noted, weight: Tensor | None) -> None:
+    reference = weight if weight is not None else noted["_buffers"].get("running_mean")
+    if reference is not None:
+        noted["num_features"] = reference.shape[0]
+
+
+def _convolution(noted: Noted, weight: Tensor) -> None:
+    if noted["groups"] == noted["in_channels"] > 1:
+        # Depthwise: as many groups as channels, each with the same number of filters.
+        noted["groups"] = weight.shape[0] // (noted["out_channels"] // noted["groups"])
+    noted["out_channels"], noted["in_channels"] = weight.shape[0], weight.shape[1] * noted["groups"]
+
+
+def _transposed(noted: Noted, weight: Tensor) -> None:
+    if noted["groups"] == noted["in_channels"] > 1:
+        noted["groups"] = weight.shape[0]
+    noted["in_channels"], noted["out_channels"] = weight.shape[0], weight.shape[1] * noted["groups"]
+
+
+def _linear(noted: Noted, weight: Tensor) -> None:
+    noted["out_features"], noted["in_features"] = weight.shape
+
+
+def _group_norm(noted: Noted, weight: Tensor) -> None:
+    if noted["num_groups"] == noted["num_channels"]:
+        noted["num_groups"] = weight.shape[0]
+    noted["num_channels"] = weight.shape[0]
+
+
+def _layer_norm(noted: Noted, weight: Tensor) -> None:
+    noted["normalized_shape"] = tuple(weight.shape)
+
+
+def _prelu(noted: Noted, weight: Tensor) -> None:
+    noted["num_parameters"] = weight.shape[0]
+
+
+_FOLLOWERS: tuple[tuple[Any, Callable[[Noted, Any], None]], ...] = (
+    (CONVOLUTIONS, _convolution),
+    (NORMS, _norm),
+    (nn.Linear, _linear),
+    (TRANSPOSED, _transposed),
+    (nn.GroupNorm, _group_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.PReLU, _prelu),
+)
 
 
 class SlicePlan:
@@ -182,7 +216,7 @@ class _Part:
     parameters: tuple[tuple[str, str | None, bool], ...]
     buffers: tuple[tuple[str, str | None], ...]
     children: tuple[tuple[str, int | None], ...]
-    follows: bool
+    follow: Callable[[Noted, Any], None] | None
 
 
 class Template:
@@ -250,7 +284,7 @@ def _part(module: nn.Module, names: Mapping[int, str], places: Mapping[int, int]
         ),
         tuple((own, None if held is None else names[id(held)]) for own, held in module._buffers.items()),
         tuple((own, None if held is None else places[id(held)]) for own, held in module._modules.items()),
-        bool(module._parameters) or bool(module._buffers),
+        _follower(module),
     )
 
 
@@ -280,8 +314,8 @@ def _assemble(parts: Sequence[_Part], tensors: Mapping[str, Tensor]) -> list[nn.
         noted["_parameters"] = own
         noted["_buffers"] = {name: None if tensor is None else tensors[tensor] for name, tensor in part.buffers}
         noted["_modules"] = {name: None if place is None else modules[place] for name, place in part.children}
-        if part.follows:
-            follow_weights(module)
+        if part.follow is not None:
+            part.follow(noted, own.get("weight"))
     if any(part.copied for part in parts):
         _copy_rest(parts, modules, parameters, tensors)
     return modules

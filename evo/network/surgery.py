@@ -190,7 +190,7 @@ class Network:
         if {name: mask.size for name, mask in masks.items()} != expected:
             raise NetworkError(f"the blueprint's groups {sorted(masks)} are not this network's {sorted(expected)}")
         for group in self.groups:
-            if masks[group.name].sum() < group.least:
+            if group.least > 1 and masks[group.name].sum() < group.least:
                 raise NetworkError(f"{group.name}: it keeps one channel, but the network only works with two or more")
             if group.parts > 1:
                 kept = masks[group.name].reshape(group.parts, -1).sum(1)

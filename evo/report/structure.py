@@ -88,7 +88,7 @@ class Structure:
 
 def group_table(groups: Sequence[CouplingGroup]) -> Table:
     """Return the coupling groups, channels that live and die together; "kept in" only if a group cannot keep any number."""
-    bound = any(group.step > 1 for group in groups)
+    bound = any(map(_restriction, groups))
     table = Table(title="Coupling groups", title_justify="left")
     table.add_column("group", overflow="fold")
     table.add_column("channels", justify="right", no_wrap=True)
@@ -138,7 +138,8 @@ def cost_table(structure: Structure) -> Table:
 def _restriction(group: CouplingGroup) -> str:
     parts = f"{group.parts} equal parts" if group.parts > 1 else ""
     multiple = f"multiples of {group.multiple}" if group.multiple > 1 else ""
-    return ", ".join(filter(None, (parts, multiple)))
+    least = f"at least {group.least}" if group.least > 1 else ""
+    return ", ".join(filter(None, (parts, multiple, least)))
 
 
 def _shown(name: str) -> str:
