@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from evo.errors import EvoError, SettingsError
 from evo.importing import call, describe, named
 from evo.network.checkpoint import load
-from evo.network.plan import fill, tensors_of
+from evo.network.template import fill, tensors_of
 from evo.network.zoo import ZOO
 from evo.settings import Settings
 from evo.task import Task

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from evo.blueprint import Blueprint
 from evo.errors import EvoError, NetworkError, unknown_name
 from evo.network.origin import Origin, origin_of, remember
-from evo.network.plan import fill, skeleton_of, tensors_of
+from evo.network.template import fill, skeleton_of, tensors_of
 from evo.network.zoo import ZOO
 from evo.quantization import dequantize, pack, represent, unpack, weight_dim
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from evo.blueprint import FULL_BITS
 from evo.errors import NetworkError, SettingsError, unknown_name
 from evo.network.cost_plan import Affine, CostPlan, IntArray, Terms, check_range
 
@@ -23,9 +24,6 @@ COSTS = {
 
 _SUMS = ("params", "weights", "macs", "feature_maps")
 """The costs that are polynomials of the counts; "bytes" follows from "params", and "peak_memory" is a maximum."""
-
-UNQUANTISED = 32
-"""Bits of a layer whose weights stay as they are."""
 
 SCALE_BYTES = 4
 """Bytes of the scale of one output channel of a quantised layer."""
@@ -164,12 +162,12 @@ class CostModel:
                 f"bits: got {depth.dtype} of shape {depth.shape}, expected integers of shape "
                 f"{' or '.join(map(str, sorted(shapes)))}, one per layer"
             )
-        wrong = depth[(depth < 1) | (depth > UNQUANTISED)]
+        wrong = depth[(depth < 1) | (depth > FULL_BITS)]
         if wrong.size:
             raise SettingsError(f"bits: got {wrong[0]}, expected 1 to 32, where 32 leaves a layer as it is")
         weights, depth = self.weights(kept), depth.astype(np.int64)
         packed = -(-weights * depth // 8) + SCALE_BYTES * self._outputs(kept)
-        layers = np.where(depth < UNQUANTISED, packed, weights * self.bytes_per_parameter)
+        layers = np.where(depth < FULL_BITS, packed, weights * self.bytes_per_parameter)
         return np.asarray(layers.sum(-1) + self._others(kept).sum(-1) * self.bytes_per_parameter)
 
     def removed(self, counts: ArrayLike, variant: str) -> NDArray[np.float64]:

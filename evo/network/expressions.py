@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evo.network.costs import CostModel, LayerCost, Width
 from evo.network.groups import Grouping, layer_name
-from evo.network.trace import IntArray, Site, Trace
+from evo.network.record import IntArray, Site, Trace
 
 
 def entangled(trace: Trace, grouping: Grouping, parameters: Mapping[str, Tensor]) -> dict[str, str]:
@@ -15,7 +15,7 @@ def entangled(trace: Trace, grouping: Grouping, parameters: Mapping[str, Tensor]
     touched: dict[str, list[set[int]]] = {}
     for site in trace.sites:
         if site.tensor in parameters and site.tensor not in trace.contractions:
-            groups = set(np.unique(grouping.group_of[site.numbers.numpy()]).tolist()) - {-1}
+            groups = set(np.unique(grouping.group_of[site.vector]).tolist()) - {-1}
             touched.setdefault(site.tensor, []).extend([groups] if groups else [])
     return {
         grouping.groups[group].name: f"{tensor}, which is not a layer's weight, shrinks along several dimensions"
@@ -59,7 +59,7 @@ def cost_model(
 
     varying: dict[str, Site] = {}
     for site in trace.sites:
-        if (group_of[site.numbers.numpy()] >= 0).any():
+        if (group_of[site.vector] >= 0).any():
             varying.setdefault(site.tensor, site)
     others = []
     for name, parameter in parameters.items():
@@ -68,7 +68,7 @@ def cost_model(
         if name in varying:
             shrinks = varying[name]
             rest = parameter.numel() // parameter.shape[shrinks.dim]
-            others.append(width(shrinks.numbers.numpy().reshape(-1), rest))
+            others.append(width(shrinks.vector, rest))
         else:
             others.append(Width(parameter.numel()))
     size = next(iter(parameters.values())).element_size() if parameters else 4

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evo.errors import SettingsError, unknown_name
-from evo.network.trace import IntArray, Site, Trace
+from evo.network.record import IntArray, Site, Trace
 
 
 @dataclass(frozen=True)

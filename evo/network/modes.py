@@ -1,10 +1,11 @@
-"""States of torch that are borrowed and given back: evaluation mode, the number of threads."""
+"""Modes of torch: evaluation and threads, borrowed and given back, and watching what runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @contextmanager
@@ -29,3 +30,15 @@ def using_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation that runs under it; a subclass says in `__torch_dispatch__` what becomes of one."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare the import of torch's compiler, which takes longer than watching a network: nothing here is compiled."""
+        return False

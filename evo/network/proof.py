@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evo.blueprint import BoolArray
 from evo.network.groups import CouplingGroup
-from evo.network.modes import evaluating
-from evo.network.plan import NORMS, tensors_of
+from evo.network.modes import DispatchMode, evaluating
+from evo.network.template import NORMS, tensors_of
 from evo.network.trace import doubled
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 rounding stays four orders of magnitude below
@@ -38,8 +37,7 @@ def proved_groups(
     that normalise over channels. All groups are tried at once, with a random half of the channels removed and then with
     the other half, and with all but the fewest, so that three forward passes each way vouch for all; only if that fails
     are halves of the groups tried, and halves of these. A group that fails with a single channel only is offered with at
-    least two. Weights are random, since trained ones can hide an error (a zero
-    scale silences whatever follows it).
+    least two. Weights are random, since trained ones can hide an error (a zero scale silences whatever follows it).
 
     Args:
         model: the network; it is copied.
@@ -216,49 +214,41 @@ def _zero(weight: Tensor, dim: int, gone: Tensor) -> None:
             block.index_fill_(dim, own.nonzero().squeeze(1), 0.0)
 
 
-class _Exact(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Exact(DispatchMode):  # type: ignore[no-untyped-call]
     """Keeps a network in float64, and silenced channels out of the statistics of layer and group normalisation.
 
     `kept` has, by address of a layer's weight, which of its channels are not silenced.
     """
 
     def __init__(self, kept: Mapping[int, Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.kept = kept
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spare the import of torch's compiler, as `Tracer` does."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Compute the two normalisations here, and everything else as ever."""
         name = func._schema.name
-        if (
-            name == "aten::_to_copy"
-            and kwargs
-            and kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16)
-        ):
+        kwargs = kwargs or {}
+        if name == "aten::_to_copy" and kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
             return func(*args, **{**kwargs, "dtype": torch.float64})
         if name == "aten::native_layer_norm" and args[2] is not None and args[2].data_ptr() in self.kept:
             x, _, weight, bias, eps = args
-            normal = _normalised(x, self.kept[weight.data_ptr()], -1, eps)
+            normal = _normalised(x, self.kept[weight.data_ptr()], eps)
             return (normal * weight + (0 if bias is None else bias), *func(*args)[1:])
         if name == "aten::native_group_norm" and args[1] is not None and args[1].data_ptr() in self.kept:
             x, weight, bias, batch, channels, _, groups, eps = args
             mask = self.kept[weight.data_ptr()].view(1, groups, -1, 1)
             mask = mask.expand(batch, groups, channels // groups, x.numel() // (batch * channels))
-            normal = _normalised(x.reshape(mask.shape).flatten(2), mask.flatten(2), -1, eps).view(x.shape)
+            normal = _normalised(x.reshape(mask.shape).flatten(2), mask.flatten(2), eps).view(x.shape)
             shape = (1, channels, *[1] * (x.dim() - 2))
             return (normal * weight.view(shape) + (0 if bias is None else bias.view(shape)), *func(*args)[1:])
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
-def _normalised(x: Tensor, mask: Tensor, dim: int, eps: float) -> Tensor:
-    """Normalise along `dim` with the mean and variance of what the mask keeps."""
-    count = mask.expand(x.shape).sum(dim, keepdim=True).clamp(min=1)  # all of a group may be silenced
-    mean = (x * mask).sum(dim, keepdim=True) / count
-    variance = ((x - mean).square() * mask).sum(dim, keepdim=True) / count
+def _normalised(x: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """Normalise along the last dimension with the mean and variance of what the mask keeps."""
+    count = mask.expand(x.shape).sum(-1, keepdim=True).clamp(min=1)  # all of a group may be silenced
+    mean = (x * mask).sum(-1, keepdim=True) / count
+    variance = ((x - mean).square() * mask).sum(-1, keepdim=True) / count
     return (x - mean) * (variance + eps).rsqrt()

@@ -21,8 +21,9 @@ from evo.network.expressions import cost_model, entangled
 from evo.network.groups import CouplingGroup, Frozen, find_groups, frozen_layers
 from evo.network.modes import evaluating
 from evo.network.origin import Origin, origin_of, remember
-from evo.network.plan import LAYERS, TRANSPOSED, SlicePlan, Template, skeleton_of, tensors_of
+from evo.network.plan import SlicePlan
 from evo.network.proof import proved_groups
+from evo.network.template import LAYERS, TRANSPOSED, Template, skeleton_of, tensors_of
 from evo.network.trace import trace
 from evo.quantization import quantize_
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import evo
-from evo.network.plan import Template, fill, skeleton_of, tensors_of
+from evo.network.template import Template, fill, skeleton_of, tensors_of
 from tests.network.checking import drawn, outputs
 from tests.network.networks import Between, Looped, Net, OneShot, Residual, ResNeXt, TiedWeights, Up, images
 from tests.network.odd_networks import Attributes, Hooked, LazyCache, OwnCopy, OwnState

@@ -12,9 +12,10 @@ from evo.blueprint import Blueprint, BoolArray
 from evo.errors import NetworkError
 from evo.network import CouplingGroup, Cut, Network
 from evo.network.groups import find_groups
-from evo.network.plan import SlicePlan, Template, skeleton_of
+from evo.network.plan import SlicePlan
 from evo.network.proof import proved_groups
 from evo.network.rules import apply
+from evo.network.template import Template, skeleton_of
 from evo.network.trace import trace
 from tests.network.checking import searchable
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import evo
+from evo.network.numbers import along, core, settled, varying
 from evo.network.rules import apply
-from evo.network.trace import along, core, settled, trace, varying
+from evo.network.trace import trace
 from tests.network.checking import Inputs, assert_learns, drawn, outputs, reasons, searchable, verify
 from tests.network.networks import Between, Flattened, Net, images
 from tests.network.odd_networks import (

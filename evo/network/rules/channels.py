@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from evo.network.numbers import along, core, settled, varying
 from evo.network.rules.call import CONSTANTS, Call
-from evo.network.trace import Tracer, along, core, settled, varying
+from evo.network.trace import Tracer
 
 
 def pixel_shuffle(tracer: Tracer, call: Call) -> None:

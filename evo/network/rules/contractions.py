@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from evo.network.numbers import Numbers, along, core, varying
+from evo.network.record import Contraction
 from evo.network.rules.call import CONSTANTS, Call
 from evo.network.rules.channels import channel_vectors
-from evo.network.trace import Contraction, Numbers, Tracer, along, core, varying
+from evo.network.trace import Tracer
 
 COMPUTED = (
     "its weight is computed from other parameters (weight normalisation, pruning masks, …) or used in parts; make it a "
@@ -107,7 +109,7 @@ def _read(tracer: Tracer, channels: Tensor, entries: Tensor) -> None:
     made, read = channels.numpy(), entries.numpy()
     if made.all() and read.all():
         tracer.tie_vectors(made, read, CONSTANTS)
-        tracer.trace.reads.append(read)
+        tracer.read(entries)
         return
     both = (channels > 0) & (entries > 0)
     tracer.tie(channels[both], entries[both], CONSTANTS)

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
+from evo.network.numbers import varying
 from evo.network.rules.call import Call
-from evo.network.trace import Tracer, varying
+from evo.network.trace import Tracer
 
 _SPACE = re.compile(r"([123])d")
 

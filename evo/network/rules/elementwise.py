@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from evo.network.numbers import Numbers, core, varying
 from evo.network.rules.call import CONSTANTS, Call
-from evo.network.trace import Numbers, Tracer, core, varying
+from evo.network.trace import Tracer
 
 
 def pointwise(tracer: Tracer, call: Call) -> None:

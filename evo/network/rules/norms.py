@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from evo.network.numbers import along, core, varying
 from evo.network.rules.call import CONSTANTS, Call
 from evo.network.rules.channels import channel_vectors
-from evo.network.trace import Tracer, along, core, varying
+from evo.network.trace import Tracer
 
 
 def batch_norm(tracer: Tracer, call: Call) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evo.network.numbers import Numbers, along, core, settled, varying
 from evo.network.rules.call import CONSTANTS, Call
 from evo.network.rules.elementwise import aligned, merge
-from evo.network.trace import Numbers, Tracer, along, core, settled, varying
+from evo.network.trace import Tracer
 
 
 def view(tracer: Tracer, call: Call) -> None:
