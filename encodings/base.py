@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evo.blueprint import Blueprint
+from evo.budget import Limits
 from evo.encodings.individual import Individual
 from evo.network import Network
 from evo.settings import Settings
@@ -27,6 +29,10 @@ class GenomeSpace(ABC):
     @abstractmethod
     def decode(self, individual: Individual) -> Blueprint:
         """Return the structure that a legal genome stands for."""
+
+    @abstractmethod
+    def counts(self, individual: Individual) -> NDArray[np.int64]:
+        """Return kept channels per coupling group, shape (G,), in the network's order: those of `decode`, but cheap."""
 
     @abstractmethod
     def encode(self, blueprint: Blueprint) -> Individual:
@@ -57,5 +63,12 @@ class Encoding(Settings, ABC):
     """Settings of an encoding; `bind` makes the space of genomes for one network."""
 
     @abstractmethod
-    def bind(self, network: Network, weights: tuple[float, ...]) -> GenomeSpace:
-        """Return the genomes of `network` whose fitness has DEAP `weights`: +1 per maximised objective, −1 per minimised."""
+    def bind(self, network: Network, weights: tuple[float, ...], limits: Limits | None = None) -> GenomeSpace:
+        """Return the genomes of `network`.
+
+        Args:
+            network: what they are cut from.
+            weights: DEAP's, of the fitness: +1 per maximised objective, −1 per minimised.
+            limits: what candidates have to obey. `evo.encodings.budgeted.Budgeted` sees to that for every encoding; this
+                one may use them to begin near where they are met.
+        """

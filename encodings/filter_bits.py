@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from evo.blueprint import Blueprint
+from evo.budget import Limits
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.individual import Individual
 from evo.importance import magnitude
@@ -44,8 +45,8 @@ class FilterBits(Encoding):
             raise ValueError("keep is a range (low, high) with 0 < low ≤ high ≤ 1")
         return self
 
-    def bind(self, network: Network, weights: tuple[float, ...]) -> "FilterBitsSpace":
-        """Return the space of bit strings of `network`."""
+    def bind(self, network: Network, weights: tuple[float, ...], limits: Limits | None = None) -> "FilterBitsSpace":
+        """Return the space of bit strings of `network`; the first population is the same whatever the limits."""
         return FilterBitsSpace(self, network, weights)
 
 
@@ -100,6 +101,10 @@ class FilterBitsSpace(GenomeSpace):
         bits = _view(individual).astype(bool)
         return Blueprint.from_masks({name: bits[part] for name, part in self._slices.items()})
 
+    def counts(self, individual: Individual) -> NDArray[np.int64]:
+        """Return the number of ones per group, shape (G,)."""
+        return np.asarray(np.add.reduceat(_view(individual), self._starts, dtype=np.int64))
+
     def encode(self, blueprint: Blueprint) -> Individual:
         """Return the bits of a structure."""
         masks = blueprint.masks
@@ -108,7 +113,7 @@ class FilterBitsSpace(GenomeSpace):
     def repair(self, individual: Individual) -> Individual:
         """Restore the most important filters of every layer that keeps too few, or a number that it cannot keep."""
         bits = _view(individual)
-        kept = np.add.reduceat(bits, self._starts, dtype=np.int64)
+        kept = self.counts(individual)
         uneven = (self._steps > 1) & (kept < self._sizes)
         for index in np.flatnonzero((kept < self._minimum) | uneven):
             group = self._groups[index]

@@ -1,6 +1,7 @@
 """The built-in encodings; `ENCODINGS` names them."""
 
 from evo.encodings.base import Encoding
+from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 
-ENCODINGS: dict[str, type[Encoding]] = {"filter_bits": FilterBits}
+ENCODINGS: dict[str, type[Encoding]] = {"filter_bits": FilterBits, "channel_vector": ChannelVector}

@@ -2,20 +2,25 @@
 
 A `Task` is a trained network with data. An encoding (`FilterBits`) turns genomes into structures, a fitness
 (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them, an algorithm (`ECS`,
-`RandomSearch`) proposes new genomes, an evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, and `search` returns a
-`Run`: a history, a Pareto front, and networks to build, fine-tune, `save` and `load`.
+`FGA`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an evaluator (`LocalEvaluator`,
+`RayEvaluator`) does the work, and `search` returns a `Run`: a history, a Pareto front, and networks to build, fine-tune,
+`save` and `load`.
 """
 
 from typing import TYPE_CHECKING
 
-from evo.algorithms import ECS, RandomSearch, toolbox
+from evo.algorithms import ECS, FGA, RandomSearch, toolbox
 from evo.blueprint import Blueprint
+from evo.budget import Budget
 from evo.candidate import Candidate
+from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import EvoError
 from evo.evaluation import LocalEvaluator, RayEvaluator
 from evo.fitness.latency import WithLatency
+from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
+from evo.fitness.zero_shot import ZeroShot
 from evo.network import Network
 from evo.network.checkpoint import load, save
 from evo.network.formats import save_onnx, save_pt2
@@ -32,8 +37,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ECS",
+    "FGA",
     "Blueprint",
+    "Budget",
     "Candidate",
+    "ChannelVector",
     "EvoError",
     "FilterBits",
     "LocalEvaluator",
@@ -41,9 +49,11 @@ __all__ = [
     "RandomSearch",
     "RayEvaluator",
     "Run",
+    "ScoreOfFrame",
     "SubsetFineTune",
     "Task",
     "WithLatency",
+    "ZeroShot",
     "error_rate",
     "finetune",
     "fitness",

@@ -1,5 +1,6 @@
 """From an individual of a run to files that other programs use."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from evo.network.formats import check_onnx, check_pt2, save_onnx, save_pt2
 from evo.network.origin import annotate
 from evo.run import Run
 from evo.task import Task
-from evo.training import Recipe, error_rate, finetune
+from evo.training import EpochReport, Recipe, error_rate, finetune
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def export(
     finetuning: Recipe | None = None,
     pt2: Path | None = None,
     onnx: Path | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Exported:
     """Build the individual `row` of `run`, fine-tune it if asked to, save it, and measure it against the original.
 
@@ -56,25 +57,40 @@ def export(
         finetuning: how to fine-tune on all training images; default not at all.
         pt2: a second file, see `save_pt2`.
         onnx: another file, see `save_onnx`.
-        on_epoch: see `evo.finetune`.
+        on_epoch: of the fine-tuning, see `evo.training.train`. Its checkpoint is `training_file(out)`: after a crash the
+            same export goes on from there, and when the network is saved the file is deleted.
 
     Raises:
         SettingsError: packages for ONNX are missing, or `pt2` has another ending; before any work.
         SettingsError: it cannot be fine-tuned like this.
-        NetworkError: a file cannot be written, or the network cannot be expressed in its format.
+        NetworkError: a file cannot be written, the network cannot be expressed in its format, or the checkpoint is of
+            another fine-tuning.
         RunFolderError: there is no such individual.
     """
     check_files(out, pt2, onnx)
-    blueprint = run.blueprint(row)
-    original, model = task.network.build(task.network.full), task.network.build(blueprint)
-    annotate(model, **run.provenance(row))
+    if finetuning is None:
+        model = _built(run, task, row)
+    else:
+        model = finetuned(run, task, row, finetuning, training_file(out), on_epoch)
+    exported = write(run, task, row, model, out, pt2=pt2, onnx=onnx)
     if finetuning is not None:
-        try:
-            finetune(model, task, seed=int(run.settings["seed"]), on_epoch=on_epoch, **finetuning.to_dict())
-        except Exception as error:  # e.g. no such device, or a loss that becomes NaN
-            raise SettingsError(f"fine-tuning: {describe(error)}") from error
-        annotate(model, finetuning=finetuning.to_dict())
+        training_file(out).unlink(missing_ok=True)
+    return exported
+
+
+def write(
+    run: Run,
+    task: Task,
+    row: int,
+    model: nn.Module,
+    out: Path,
+    *,
+    pt2: Path | None = None,
+    onnx: Path | None = None,
+) -> Exported:
+    """Save `model`, which came of the individual `row` of `run`, and measure it against the original; see `export`."""
     save(model, out)
+    original, blueprint = task.network.build(task.network.full), run.blueprint(row)
     before, after = task.network.cost_of(task.network.full), task.network.cost_of(blueprint)
     sets = {"val": task.val} | ({} if task.test is None else {"test": task.test})
     images = task.val.x[:64]
@@ -88,12 +104,56 @@ def export(
     )
 
 
+def finetuned(
+    run: Run,
+    task: Task,
+    row: int,
+    recipe: Recipe,
+    checkpoint: Path,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> nn.Module:
+    """Return the network of the individual `row` of `run`, fine-tuned on all training images with the run's seed.
+
+    Args:
+        run: where the individual is from.
+        task: the run's task.
+        row: id of the individual.
+        recipe: how to fine-tune.
+        checkpoint, on_epoch: see `evo.training.train`.
+
+    Raises:
+        SettingsError: it cannot be fine-tuned like this.
+        NetworkError: the checkpoint cannot be written, is damaged, or belongs to another training.
+        RunFolderError: there is no such individual.
+    """
+    model, seed = _built(run, task, row), int(run.settings["seed"])
+    try:
+        finetune(model, task, seed=seed, on_epoch=on_epoch, checkpoint=checkpoint, **recipe.to_dict())
+    except EvoError as error:
+        raise type(error)(f"fine-tuning: {error}") from error
+    except Exception as error:  # e.g. no such device, or a loss that becomes NaN
+        if isinstance(error, FloatingPointError):
+            checkpoint.unlink(missing_ok=True)  # going on from there would end the same way
+        raise SettingsError(f"fine-tuning: {describe(error)}") from error
+    return annotate(model, finetuning=recipe.to_dict())
+
+
+def _built(run: Run, task: Task, row: int) -> nn.Module:
+    """Return the network of an individual with a note of where it comes from; `run` may have been opened without a task."""
+    return annotate(task.network.build(run.blueprint(row)), **run.provenance(row))
+
+
+def training_file(out: Path) -> Path:
+    """Return where the training of what will be `out` keeps its state until it is done."""
+    return out.with_name(f"{out.name}.training")
+
+
 def check_files(out: Path, pt2: Path | None, onnx: Path | None) -> None:
     """Raise if these cannot be the files of an export: what can be known before any work.
 
     Raises:
         SettingsError: packages for ONNX are missing, or `pt2` does not end in .pt2.
-        NetworkError: one of them is a folder, or they are not different files.
+        NetworkError: one of them is a folder, cannot be written, or is to be two files.
     """
     if onnx is not None:
         check_onnx()
@@ -103,6 +163,12 @@ def check_files(out: Path, pt2: Path | None, onnx: Path | None) -> None:
     for path in files:
         if path.is_dir():
             raise NetworkError(f"{path}: is a folder, expected a file name")
+        # Missing folders will be made in the first one that is there.
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise NetworkError(f"{path}: cannot be written ({above} is not a folder)")
+        if not os.access(above, os.W_OK):
+            raise NetworkError(f"{path}: cannot be written (no permission to write in {above})")
     if len({path.resolve() for path in files}) < len(files):
         raise NetworkError(f"{files[-1]}: is to be two files at once, give each its own name")
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import tomli_w
 
 from evo.algorithms import ALGORITHMS, Algorithm
+from evo.budget import Budget
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError
@@ -23,7 +24,7 @@ from evo.run import BASE, HISTORY, SETTINGS, read_settings
 from evo.settings import Settings
 from evo.task import Task
 
-IDENTITY = ("task", "encoding", "fitness", "algorithm", "seed", "threads")
+IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seed", "threads")
 """The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
 
 
@@ -32,6 +33,7 @@ def describe_search(
     encoding: Encoding,
     fitness: Fitness,
     algorithm: Algorithm,
+    budget: Budget | None,
     evaluator: Evaluator,
     seed: int,
     source: Mapping[str, Any] | None,
@@ -51,6 +53,8 @@ def describe_search(
         },
         "hardware": {"host": platform.node(), "machine": platform.machine(), "processors": os.cpu_count() or 0},
     }
+    if budget is not None:
+        settings["budget"] = budget.to_dict()
     if source:
         settings["source"] = dict(source)
     return _without_none(settings)
@@ -130,6 +134,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
             if before != now:
                 yield f"{part} was {before!r}, is now {now!r}"
             continue
-        for name in sorted({*before, *now}):
+        for name in sorted({*before, *now}, key=lambda name: (name != "name", name)):  # another part has other settings
             if before.get(name) != now.get(name):
                 yield f"{part}.{name} was {before.get(name)!r}, is now {now.get(name)!r}"

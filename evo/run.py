@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evo.blueprint import Blueprint
+from evo.budget import Budget, Limits
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.fitness.base import Objective
 from evo.history import History
@@ -59,8 +60,18 @@ class Run:
 
     @property
     def generations(self) -> pd.DataFrame:
-        """One row per finished generation: mean, std, min and max of the first objective, and counts."""
+        """One row per finished generation: counts, and mean, std, min and max of the first objective.
+
+        Counts are individuals `asked` for, `evaluated`, `failed` and `cached`; with a budget, genomes `drawn` to get them
+        and `rejected` because they exceed it; of FGA, `duplicates`, draws that repeat an earlier genome.
+        """
         return self._history.generations()
+
+    @property
+    def limits(self) -> Limits | None:
+        """What no candidate exceeds, in numbers; None if the search had no budget."""
+        budget = self.settings.get("budget")
+        return None if budget is None else Budget.parse(budget, f"{self.folder / SETTINGS}: budget").bind(self.costs)
 
     @property
     def best(self) -> "pd.Series[Any]":

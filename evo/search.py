@@ -9,7 +9,9 @@ from typing import Any
 
 from evo.algorithms import Algorithm
 from evo.blueprint import Blueprint
+from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.budgeted import Budgeted, bind_within
 from evo.encodings.individual import Individual
 from evo.errors import EvaluatorError, SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Outcome, Session
@@ -38,6 +40,8 @@ class Progress:
         original: the costs of the unpruned network.
         seconds: since this search (or its resumption) started.
         seconds_left: an estimate; None before the first generation is done.
+        drawn: genomes drawn so far, if there is a budget.
+        rejected: how many of these exceeded it.
     """
 
     generation: int
@@ -52,6 +56,8 @@ class Progress:
     original: Mapping[str, int]
     seconds: float
     seconds_left: float | None
+    drawn: int = 0
+    rejected: int = 0
 
 
 def search(
@@ -60,6 +66,7 @@ def search(
     encoding: Encoding,
     fitness: Fitness,
     algorithm: Algorithm,
+    budget: Budget | None = None,
     evaluator: Evaluator | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -77,6 +84,7 @@ def search(
         encoding: how genomes become networks.
         fitness: what is better.
         algorithm: how genomes are proposed.
+        budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
@@ -85,20 +93,21 @@ def search(
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
-        SettingsError: the parts do not fit together.
+        SettingsError: the parts do not fit together, or nothing that is drawn is within the budget.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or all evaluations of the first generation failed.
     """
     evaluator = evaluator or LocalEvaluator()
-    check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations)
+    check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations, budget)
+    weights = tuple(objective.weight for objective in fitness.objectives)
+    space = bind_within(encoding, task.network, weights, budget)
     folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    settings = describe_search(task, encoding, fitness, algorithm, evaluator, seed, source)
+    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, seed, source)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
     with claimed(folder):
         history = open_history(folder, task, fitness, settings)
         try:
-            space = encoding.bind(task.network, tuple(objective.weight for objective in fitness.objectives))
             algorithm = algorithm.model_copy()
             algorithm.start(space, fitness.objectives, seed)
             job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout)
@@ -117,6 +126,7 @@ def check(
     evaluator: Evaluator,
     seed: int,
     max_evaluations: int | None,
+    budget: Budget | None = None,
 ) -> None:
     """Raise SettingsError, in one sentence, for what cannot work; `search` does this before anything is written."""
     for name, value, kind in (
@@ -125,6 +135,7 @@ def check(
         ("fitness", fitness, Fitness),
         ("algorithm", algorithm, Algorithm),
         ("evaluator", evaluator, Evaluator),
+        *([] if budget is None else [("budget", budget, Budget)]),
     ):
         if not isinstance(value, kind):
             hint = (
@@ -143,6 +154,8 @@ def check(
             )
     algorithm.check(fitness.objectives)
     fitness.check(task)
+    if budget is not None:
+        budget.bind(task.network.costs, task.network.fewest)
 
 
 class _Loop:
@@ -173,6 +186,8 @@ class _Loop:
         self._written: dict[int, Outcome] = {}
         self._rows = 0
         self._evaluated = self._failed = self._cached = 0
+        self._draws: dict[str, int] = {}
+        self._drawn = self._rejected = 0
         self._best: dict[str, float] | None = None
         self._pending = 0
         self._asked: list[Individual] = []
@@ -184,6 +199,7 @@ class _Loop:
         try:
             while (asked := self._algorithm.ask()) is not None:
                 self._asked = asked
+                self._count_draws()
                 rows, blueprints = self._enter(asked)
                 new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
                 if self._limit is not None and self._evaluated + new > self._limit:
@@ -195,6 +211,12 @@ class _Loop:
         finally:
             if session is not None:
                 session.close()
+
+    def _count_draws(self) -> None:
+        """Note how many genomes were drawn within a budget for the generation that was just asked for."""
+        self._draws = self._space.tally() if isinstance(self._space, Budgeted) else {}
+        self._drawn += self._draws.get("drawn", 0)
+        self._rejected += self._draws.get("rejected", 0)
 
     def _load(self) -> None:
         """Take up what an earlier process left: the state after its last generation, and results written since."""
@@ -209,6 +231,9 @@ class _Loop:
                 self._written[number] = outcome
             else:
                 self._known.setdefault(key, outcome)
+        statistics = self._history.generations()
+        if "drawn" in statistics:
+            self._drawn, self._rejected = (int(statistics[name].sum()) for name in ("drawn", "rejected"))
         frame = self._history.frame()
         finished = frame[frame.index < self._rows]
         self._cached = int(finished["cached"].sum())
@@ -295,7 +320,7 @@ class _Loop:
         cached = sum(row.cached for row in rows)
         failed = sum(row.status != "ok" and not row.cached for row in rows)
         counts = {"asked": len(rows), "evaluated": len(rows) - cached, "failed": failed, "cached": cached}
-        statistics = {**counts, **self._algorithm.statistics(asked)}
+        statistics = {**counts, **self._draws, **self._algorithm.statistics(asked)}
         self._algorithm.tell(asked)
         self._rows += len(rows)
         state = {"algorithm": self._algorithm.state(), "rows": self._rows}
@@ -324,5 +349,7 @@ class _Loop:
                 original=self._original,
                 seconds=seconds,
                 seconds_left=seconds * (total - self._resumed_at - share) / share if share else None,
+                drawn=self._drawn,
+                rejected=self._rejected,
             )
         )

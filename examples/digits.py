@@ -12,7 +12,8 @@ from rich.console import Console
 
 import evo
 from evo.network.zoo import lenet
-from evo.recipes.ecs import Compression, ecs
+from evo.recipes.compression import Compression
+from evo.recipes.ecs import ecs
 from evo.report.plots import plot_evolution, plot_filters, plot_front, save_figure
 from evo.report.progress import ProgressDisplay
 from evo.report.tables import front_table, layer_table

@@ -6,9 +6,15 @@ from typing import Any
 
 from evo.fitness.base import Fitness, FunctionFitness, Objective, fitness, measure
 from evo.fitness.latency import LatencySettings, WithLatency
+from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
+from evo.fitness.zero_shot import ZeroShot
 
-FITNESSES: dict[str, type[SubsetFineTune]] = {"subset_finetune": SubsetFineTune}
+FITNESSES: dict[str, type[SubsetFineTune] | type[ScoreOfFrame] | type[ZeroShot]] = {
+    "subset_finetune": SubsetFineTune,
+    "score_of_frame": ScoreOfFrame,
+    "zero_shot": ZeroShot,
+}
 
 __all__ = [
     "FITNESSES",
@@ -16,8 +22,10 @@ __all__ = [
     "FunctionFitness",
     "LatencySettings",
     "Objective",
+    "ScoreOfFrame",
     "SubsetFineTune",
     "WithLatency",
+    "ZeroShot",
     "fitness",
     "measure",
 ]

@@ -58,7 +58,7 @@ class SubsetFineTune(Recipe, Fitness):
         if self.recalibrate:
             recalibrate(model, subset, self)
         teacher = network.build(network.full) if self.distill else None
-        train(model, subset, self, candidate.rng("fine-tuning"), teacher=teacher)
+        train(model, subset, self, candidate.rng("fine-tuning"), teacher=teacher, val=judged)
         error = error_rate(model, judged, device=self.device)
         removed = float(network.costs.removed(network.counts(candidate.blueprint), self.removed))
         return {"fitness": 1 - error + self.lam * removed, "error": error}

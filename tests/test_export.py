@@ -8,10 +8,10 @@ import torch
 
 import evo
 from evo.errors import EvoError, NetworkError, SettingsError
-from evo.export import export, same_task
+from evo.export import check_files, export, same_task, training_file
 from evo.network.checkpoint import describe
 from evo.network.formats import ONNX_PACKAGES
-from evo.training import Recipe
+from evo.training import EpochReport, Recipe
 
 MISSING = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
 
@@ -80,6 +80,42 @@ def test_what_cannot_be_written_or_tuned(run: evo.Run, digits_task: evo.Task, tm
     with pytest.raises(NetworkError, match=r"small\.pt2: is to be two files at once, give each its own name$"):
         export(run, digits_task, 1, tmp_path / "small.pt2", pt2=tmp_path / "small.pt2")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(NetworkError, match=r"file/new/small\.evo: cannot be written \(.*/file is not a folder\)$"):
+        export(run, digits_task, 1, tmp_path / "file" / "new" / "small.evo")
+
+
+def test_no_permission_is_noticed_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may do anything
+    with pytest.raises(NetworkError, match=r"small\.evo: cannot be written \(no permission to write in "):
+        check_files(tmp_path / "new" / "small.evo", None, None)
+
+
+def test_an_interrupted_fine_tuning_goes_on(run: evo.Run, digits_task: evo.Task, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, batch_size=50)
+    whole = export(run, digits_task, 1, tmp_path / "whole.evo", finetuning=recipe)
+
+    def interrupt(report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "small.evo"
+    with pytest.raises(KeyboardInterrupt):
+        export(run, digits_task, 1, out, finetuning=recipe, on_epoch=interrupt)
+    assert training_file(out).exists()
+    assert not out.exists()
+    with pytest.raises(
+        NetworkError, match=r"^fine-tuning: .*small\.evo\.training: belongs to another training \(epochs"
+    ):
+        export(run, digits_task, 1, out, finetuning=Recipe(epochs=4, batch_size=50))
+    with pytest.raises(NetworkError, match="it has other initial weights"):
+        export(run, digits_task, 2, out, finetuning=recipe)
+    export(run, digits_task, 2, tmp_path / "other.evo")
+    epochs: list[int] = []
+    made = export(run, digits_task, 1, out, finetuning=recipe, on_epoch=lambda report: epochs.append(report.epoch))
+    assert epochs == [3]
+    assert all(torch.equal(tensor, made.model.state_dict()[name]) for name, tensor in whole.model.state_dict().items())
+    assert {entry.name for entry in tmp_path.iterdir()} == {"whole.evo", "other.evo", "small.evo"}
 
 
 def test_another_task_is_noticed(run: evo.Run, digits_task: evo.Task, task: evo.Task) -> None:

@@ -117,7 +117,7 @@ ORDER = (
     {"evo.blueprint"},
     {"evo.quantization"},
     {"evo.network"},
-    {"evo.importance", "evo.training"},
+    {"evo.budget", "evo.importance", "evo.training"},
     {"evo.task"},
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},

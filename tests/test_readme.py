@@ -84,3 +84,12 @@ def test_shipping(names: dict[str, Any]) -> None:
     names |= {"images": names["val_set"].x[:8], "small": names["net"]}
     exec(BLOCKS[4], names)
     assert {path.suffix for path in Path().iterdir()} == {".evo", ".pt2", ".onnx"}
+
+
+def test_without_training_a_single_candidate(names: dict[str, Any]) -> None:
+    changes = (("generations=20, population=50", "generations=1, population=4"), ("batch_size=32", "batch_size=8"))
+    exec(smaller(BLOCKS[5], *changes), names)
+    run = names["run"]
+    whole = run.costs.costs(run.costs.sizes)
+    assert (run.history["params"] <= 0.3 * whole["params"]).all()
+    assert (run.history["macs"] <= 0.5 * whole["macs"]).all()

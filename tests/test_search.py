@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 
 import evo
+from evo.algorithms import Algorithm
 from evo.candidate import Candidate
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
 from evo.history import MEASUREMENTS
@@ -138,6 +139,8 @@ def test_when_everything_fails_the_search_stops_and_says_why(task: Task, folder:
         ({"fitness": evo.fitness(minimize="error")(lambda candidate: {"error": 1})}, "the fitness minimises 'error'"),
         ({"fitness": evo.fitness(maximize="status")(lambda candidate: {})}, "an objective cannot be called 'status'"),
         ({"fitness": evo.SubsetFineTune(batch_size=500)}, "batch_size 500 is larger than the 96 images"),
+        ({"budget": 0.3}, r"^budget: expected a Budget, got float$"),
+        ({"budget": evo.Budget(params=9)}, r"^budget: params ≤ 9 \(0\.942 % of 955\) cannot be met; even the smallest"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(
@@ -163,6 +166,7 @@ def test_a_task_that_is_none_is_refused(folder: Path) -> None:
         ({"encoding": evo.FilterBits(min_filters=2)}, "encoding.min_filters was 1, is now 2"),
         ({"evaluator": evo.LocalEvaluator(workers=0, threads=2)}, "threads was 1, is now 2"),
         ({"fitness": evo.SubsetFineTune(batch_size=32)}, "fitness"),
+        ({"budget": evo.Budget(params=0.5)}, "budget was None, is now {'params': 0.5}"),
     ],
 )
 def test_another_search_is_refused_with_the_difference(
@@ -308,6 +312,69 @@ def test_progress_adds_up(task: Task, folder: Path) -> None:
         assert after.seconds >= before.seconds
     assert all(one.seconds_left is not None and one.seconds_left >= 0 for one in seen if one.generation)
     assert len({one.pending for one in seen}) > 5
+
+
+BUDGETED: dict[str, Any] = {
+    "algorithm": evo.FGA(generations=4, population=8, parents=3),
+    "budget": evo.Budget(params=0.3, macs=5000),
+}
+
+
+@pytest.fixture(scope="module")
+def budgeted(tmp_path_factory: pytest.TempPathFactory) -> evo.Run:
+    return search(small_task(), tmp_path_factory.mktemp("budgeted") / "run", **BUDGETED)
+
+
+def test_every_candidate_obeys_the_budget(budgeted: evo.Run) -> None:
+    frame = budgeted.history
+    assert len(frame) == 8 + 4 * 8
+    assert frame["params"].max() <= 0.3 * 955
+    assert frame["macs"].max() <= 5000
+    assert budgeted.settings["budget"] == {"params": 0.3, "macs": 5000}
+    assert budgeted.limits is not None
+    assert budgeted.limits.describe() == "params ≤ 286 (29.9 % of 955), macs ≤ 5,000 (46.3 % of 10,788)"
+
+
+def test_draws_are_counted_for_every_generation(budgeted: evo.Run, uninterrupted: evo.Run) -> None:
+    table = budgeted.generations
+    assert (table["drawn"] >= table["asked"] + table["rejected"]).all()
+    new = table["drawn"] - table["rejected"] - table["duplicates"]
+    assert (new <= table["asked"] + 1).all(), "of two children, the last place takes one"
+    assert table["rejected"].sum() > 0
+    assert table["duplicates"].sum() > 0
+    assert not {"drawn", "rejected", "duplicates"} & {*uninterrupted.generations}
+    assert uninterrupted.limits is None
+
+
+@pytest.mark.parametrize("algorithm", [evo.ECS(generations=3, population=8), evo.RandomSearch(evaluations=20, batch=8)])
+def test_any_algorithm_obeys_a_budget(task: Task, folder: Path, algorithm: Algorithm) -> None:
+    run = search(task, folder, algorithm=algorithm, budget=evo.Budget(macs=0.2))
+    assert run.history["macs"].max() <= 0.2 * 10_788
+    assert run.generations["rejected"].sum() > 0
+
+
+@pytest.mark.parametrize("after", [0, 3, 9, 14, 22])
+def test_an_interrupted_search_within_a_budget_continues_bit_for_bit(
+    task: Task, folder: Path, budgeted: evo.Run, after: int
+) -> None:
+    with pytest.raises(Stopped):
+        search(task, folder, progress=stopping_after(after), **BUDGETED)
+    seen: list[Progress] = []
+    run = search(task, folder, progress=seen.append, **BUDGETED)
+    assert_same(run, budgeted)
+    assert (seen[-1].drawn, seen[-1].rejected) == tuple(budgeted.generations[["drawn", "rejected"]].sum())
+
+
+def test_another_budget_is_another_search(task: Task, folder: Path) -> None:
+    search(task, folder, max_evaluations=8, **BUDGETED)
+    for budget, difference in (
+        (evo.Budget(params=0.3), "budget.macs was 5000, is now None"),
+        (evo.Budget(params=0.31, macs=5000), "budget.params was 0.3, is now 0.31"),
+        (None, "budget was {'params': 0.3, 'macs': 5000}, is now None"),
+    ):
+        with pytest.raises(RunFolderError) as caught:
+            search(task, folder, **{**BUDGETED, "budget": budget})
+        assert str(caught.value) == f"{folder}: belongs to another search ({difference}); choose another folder"
 
 
 def test_the_folder_holds_the_original_weights(task: Task, folder: Path) -> None:

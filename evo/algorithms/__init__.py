@@ -2,9 +2,10 @@
 
 from evo.algorithms.base import Algorithm
 from evo.algorithms.ecs import ECS
+from evo.algorithms.fga import FGA
 from evo.algorithms.random import RandomSearch
 from evo.algorithms.toolbox import Toolbox, toolbox
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "random": RandomSearch}
+ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "fga": FGA, "random": RandomSearch}
 
-__all__ = ["ALGORITHMS", "ECS", "Algorithm", "RandomSearch", "Toolbox", "toolbox"]
+__all__ = ["ALGORITHMS", "ECS", "FGA", "Algorithm", "RandomSearch", "Toolbox", "toolbox"]

@@ -105,7 +105,10 @@ class Algorithm(Settings, ABC):
         self._generation += 1
 
     def statistics(self, individuals: Sequence[Individual]) -> dict[str, float]:
-        """Return mean, standard deviation, minimum and maximum of the first objective over the evaluated `individuals`."""
+        """Return mean, standard deviation, minimum and maximum of the first objective over the evaluated `individuals`.
+
+        Of `individuals`, those just asked for. An algorithm may add counts of its own, of how it came by them.
+        """
         statistics = tools.Statistics(lambda individual: individual.fitness.values[0])
         for name, function in (("mean", np.mean), ("std", np.std), ("min", np.min), ("max", np.max)):
             statistics.register(name, function)

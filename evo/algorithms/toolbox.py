@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
+from evo.budget import Budget
 from evo.encodings.base import Encoding
+from evo.encodings.budgeted import bind_within
 from evo.encodings.individual import Individual
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Outcome, Session
 from evo.fitness.base import Fitness
@@ -20,11 +22,20 @@ class Toolbox(base.Toolbox):  # type: ignore[misc]
     since DEAP's loops have no other word for it. Use it as a context manager, or `close` it, to release the workers.
     """
 
-    def __init__(self, task: Task, encoding: Encoding, fitness: Fitness, evaluator: Evaluator, seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        encoding: Encoding,
+        fitness: Fitness,
+        evaluator: Evaluator,
+        seed: int,
+        budget: Budget | None = None,
+    ) -> None:
         super().__init__()
         fitness.check(task)
         self._objectives = fitness.objectives
-        self._space = encoding.bind(task.network, tuple(objective.weight for objective in fitness.objectives))
+        weights = tuple(objective.weight for objective in fitness.objectives)
+        self._space = bind_within(encoding, task.network, weights, budget)
         self._open: Callable[[], Session] = lambda: evaluator.open(
             Job(task, fitness, seed, evaluator.threads, evaluator.timeout)
         )
@@ -74,10 +85,21 @@ class Toolbox(base.Toolbox):  # type: ignore[misc]
 
 
 def toolbox(
-    task: Task, encoding: Encoding, fitness: Fitness, evaluator: Evaluator | None = None, *, seed: int = 0
+    task: Task,
+    encoding: Encoding,
+    fitness: Fitness,
+    evaluator: Evaluator | None = None,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
 ) -> Toolbox:
     """Return a DEAP toolbox for `task`; `individual.fitness.values` are the objectives in the fitness's order.
 
+    With a budget, `individual`, `population`, `mate` and `mutate` make only what is within it.
+
     `toolbox.register` replaces any of its parts, e.g. the selection (tournament of three).
+
+    Raises:
+        SettingsError: the parts do not fit together, or not even the smallest candidate is within the budget.
     """
-    return Toolbox(task, encoding, fitness, evaluator or LocalEvaluator(), seed)
+    return Toolbox(task, encoding, fitness, evaluator or LocalEvaluator(), seed, budget)

@@ -5,8 +5,9 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,9 @@ from rich.console import Console
 
 import evo
 from evo.errors import EvoError, SettingsError
+from evo.export import training_file
 from evo.run import SETTINGS, Run
+from evo.task import Task
 
 if TYPE_CHECKING:
     from evo.cli.config import Config
@@ -49,8 +52,8 @@ def console() -> Console:
 
 
 @contextmanager
-def interruptible(folder: Path) -> Iterator[None]:
-    """End the program in one line on Ctrl-C or SIGTERM, saying how to go on."""
+def interruptible(left: Callable[[], str]) -> Iterator[None]:
+    """End the program in one line on Ctrl-C or SIGTERM: what is `left` then, and how to go on."""
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -60,16 +63,28 @@ def interruptible(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if (folder / SETTINGS).exists():
-            text = f"finished evaluations are in {folder}; to continue: evo resume {shlex.quote(str(folder))}"
-        else:
-            text = "the search had not begun, nothing was written"
-        print(f"interrupted: {text}", file=sys.stderr)
+        print(f"interrupted: {left()}", file=sys.stderr)
         status = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
         raise typer.Exit(128 + status) from None
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _left_by_search(folder: Path) -> str:
+    if (folder / SETTINGS).exists():
+        return f"finished evaluations are in {folder}; to continue: evo resume {shlex.quote(str(folder))}"
+    return _left_by_training(training_file(folder), "the search had not begun, nothing was written")
+
+
+def _left_by_compression(folder: Path) -> str:
+    if (folder / SETTINGS).exists():
+        return f"finished evaluations and epochs are in {folder}; the same command continues"
+    return _left_by_search(folder)
+
+
+def _left_by_training(file: Path, otherwise: str) -> str:
+    return f"finished epochs are in {file}; the same command continues" if file.exists() else otherwise
 
 
 def _version(wanted: bool) -> None:
@@ -99,8 +114,50 @@ def search(
     from evo.cli.config import read_config
 
     config = read_config(file, override or (), out=out)
-    with interruptible(config.out):
+    with interruptible(partial(_left_by_search, config.out)):
         _search(config)
+
+
+@app.command()
+def compress(
+    method: Annotated[str, typer.Option(help="The system: ecs or fnp.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN.TOML", help="Network and data, see `evo keys`; or all in --set.", show_default=False
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="fnp: share of the weights that the importance matrix removes, encoding.gamma.")
+    ] = None,
+    override: Override = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="File for the network; default small.evo in the run's folder.")
+    ] = None,
+) -> None:
+    """Compress a network as one of the published systems does: search, choose filters, fine-tune, save.
+
+    Killed at any moment, the same command goes on where it stopped.
+    """
+    from evo.cli.compress import compress as run_method
+    from evo.cli.compress import read_method
+    from evo.cli.printing import print_exported
+    from evo.export import check_files, write
+
+    chosen, config = read_method(method, file, override or (), gamma=gamma, out=out)
+    path = save or config.out / "small.evo"
+    check_files(path, None, None)
+    screen = console()
+    with interruptible(partial(_left_by_compression, config.out)):
+        task = _make_task(config, screen)
+        with _network_kept(config.out):
+            made = run_method(chosen, config, task, screen)
+        shipped = write(made.run, task, made.id, made.model, path)
+    if len(made.tuned) > 1:
+        print(f"fine-tuned: {', '.join(f'id {row} ({error:.2%})' for row, error in made.tuned['error'].items())}")
+    print_exported(screen, shipped, made.id, tuned=True)
+    print(f"the run is in {made.run.folder}; next: evo front {shlex.quote(str(made.run.folder))}")
 
 
 @app.command()
@@ -114,29 +171,17 @@ def resume(folder: Folder, override: Override = None) -> None:
         print(f"{folder}: finished already, all {config.algorithm.rounds} generations are done")
         _summary(run)
         return
-    with interruptible(folder):
+    with interruptible(partial(_left_by_search, folder)):
         _search(config)
 
 
 def _search(config: "Config") -> None:
     """Search with a live display, then print what was found."""
     from evo.report.progress import ProgressDisplay
-    from evo.report.structure import by_reason
 
     screen = console()
-    task = config.make_task(
-        lambda epoch, loss: print(f"training the network: epoch {epoch}, loss {loss:.4f}", flush=True)
-    )
-    sizes = [f"{len(part):,} {name}" for name, part in vars(task).items() if name in ("train", "val", "test") and part]
-    screen.print(
-        f"{config.source['task']['model']} on {config.source['task']['data']}: {', '.join(sizes)} images; "
-        f"{task.network.channels:,} filters in {len(task.network.groups)} groups to choose from",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for reason, layers in by_reason(task.network.frozen).items():
-        screen.print(f"left whole: {', '.join(layers)} ({reason})", highlight=False, soft_wrap=True)
-    with ProgressDisplay(screen) as show:
+    task = _make_task(config, screen)
+    with _network_kept(config.out), ProgressDisplay(screen) as show:
         run = config.search(task, show)
     done = len(run.generations)
     if done < config.algorithm.rounds:
@@ -147,6 +192,35 @@ def _search(config: "Config") -> None:
     _summary(run)
 
 
+@contextmanager
+def _network_kept(folder: Path) -> Iterator[None]:
+    """Delete the checkpoint of the network's own training in the end if the run's folder holds the network by then."""
+    try:
+        yield
+    finally:
+        if (folder / SETTINGS).exists():
+            training_file(folder).unlink(missing_ok=True)
+
+
+def _make_task(config: "Config", screen: Console) -> Task:
+    """Load network and data, train the network if the file says so, and print what there is to search."""
+    from evo.report.progress import TrainingDisplay
+    from evo.report.structure import by_reason
+
+    with TrainingDisplay("training the network", screen) if config.task.trains else nullcontext() as training:
+        task = config.make_task(training, training_file(config.out))
+    sizes = [f"{len(part):,} {name}" for name, part in vars(task).items() if name in ("train", "val", "test") and part]
+    screen.print(
+        f"{config.source['task']['model']} on {config.source['task']['data']}: {', '.join(sizes)} images; "
+        f"{task.network.channels:,} filters in {len(task.network.groups)} groups to choose from",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for reason, layers in by_reason(task.network.frozen).items():
+        screen.print(f"left whole: {', '.join(layers)} ({reason})", highlight=False, soft_wrap=True)
+    return task
+
+
 def _summary(run: Run) -> None:
     """Print what a finished search found and what to do with it."""
     from evo.report.tables import front_table
@@ -154,6 +228,9 @@ def _summary(run: Run) -> None:
     screen = console()
     best = int(str(run.best.name))
     screen.print(front_table(run, _trade_off(run), rows=8))
+    if run.limits is not None:
+        drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
+        print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")
     folder = shlex.quote(str(run.folder))
     print(f"best {run.objectives[0].name}: id {best}")
     print(f"the run is in {run.folder}; next:")
@@ -214,36 +291,44 @@ def export(
     epochs: Annotated[float, typer.Option("--finetune", min=0, metavar="EPOCHS", help="Fine-tune on all images.")] = 0,
     override: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="How to fine-tune, e.g. lr=0.02: keys of [task.train]."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="How to fine-tune, e.g. lr=0.02: keys of [task.train]; default as the run's file does.",
+        ),
     ] = None,
     pt2: Annotated[Path | None, typer.Option(help="A further file, for torch.export.load.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="A further file, in ONNX format.")] = None,
 ) -> None:
-    """Build an individual's network, fine-tune it, write it to a file, and compare it with the original."""
+    """Build an individual's network, fine-tune it, write it to a file, and compare it with the original.
+
+    Killed while fine-tuning, the same command goes on after the last finished epoch.
+    """
     from evo.cli.config import read_overrides, resume_config
     from evo.cli.printing import print_exported
     from evo.export import check_files, same_task
     from evo.export import export as write
+    from evo.report.progress import TrainingDisplay
     from evo.training import Recipe
 
     config, run = resume_config(folder), Run(folder)
     row = _row(run, row)
     run.blueprint(row)  # refuses an unknown id
     check_files(out, pt2, onnx)
-    fitness = config.fitness
-    like = fitness.model_dump(include=set(Recipe.model_fields)) if isinstance(fitness, Recipe) else {}
+    usual = config.finetuning or config.fitness
+    like = usual.model_dump(include=set(Recipe.model_fields)) if isinstance(usual, Recipe) else {}
     recipe = Recipe.parse({**like, **read_overrides(override or ()), "epochs": epochs}, "--set:")
     if override and not epochs:
         raise SettingsError("--set says how to fine-tune; add --finetune EPOCHS")
     task = config.make_task()
     same_task(run, task)
 
-    def on_epoch(epoch: int, loss: float) -> None:
-        print(f"fine-tuning: epoch {epoch}, loss {loss:.4f}", flush=True)
-
-    tuning = recipe if epochs else None
-    made = write(run, task, row, out, finetuning=tuning, pt2=pt2, onnx=onnx, on_epoch=on_epoch)
-    print_exported(console(), made, row, tuned=bool(epochs))
+    screen = console()
+    left = partial(_left_by_training, training_file(out), "nothing was written")
+    with interruptible(left), TrainingDisplay("fine-tuning", screen) if epochs else nullcontext() as training:
+        tuning = recipe if epochs else None
+        made = write(run, task, row, out, finetuning=tuning, pt2=pt2, onnx=onnx, on_epoch=training)
+    print_exported(screen, made, row, tuned=bool(epochs))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from evo.algorithms import ALGORITHMS, Algorithm
+from evo.budget import Budget
 from evo.cli.task_source import TaskSource, TaskTable
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
@@ -16,10 +17,12 @@ from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
 from evo.importing import add_to_path, call, named
+from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import Progress, check, search
 from evo.settings import Settings
 from evo.task import Task
+from evo.training import EpochReport, Recipe
 
 Table = Mapping[str, Any]
 Part = TypeVar("Part", bound=Settings)
@@ -45,7 +48,14 @@ class RunTable(Settings):
     encoding: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes become networks")]
     fitness: Annotated[dict[str, Any], Field(default_factory=dict, description="what is better")]
     algorithm: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes are proposed")]
+    budget: Annotated[
+        dict[str, Any] | None, Field(description="costs that no candidate may exceed, see below; default: any")
+    ] = None
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
+    finetuning: Annotated[
+        dict[str, Any] | None,
+        Field(description="how `evo compress` fine-tunes, and `evo export` what it found: keys of [task.train]"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,8 @@ class Config:
 
     Attributes:
         out: the run's folder.
-        seed, max_evaluations, encoding, fitness, algorithm, evaluator: as `evo.search` takes them.
+        seed, max_evaluations, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
+        finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
     """
@@ -65,24 +76,35 @@ class Config:
     encoding: Encoding
     fitness: Fitness
     algorithm: Algorithm
+    budget: Budget | None
     evaluator: Evaluator
+    finetuning: Recipe | None
     task: TaskSource
     source: Table
 
-    def make_task(self, on_epoch: Callable[[int, float], None] | None = None) -> Task:
+    def make_task(self, on_epoch: Callable[[EpochReport], None] | None = None, checkpoint: Path | None = None) -> Task:
         """Load data and network, and train the network first if [task.train] says so and no earlier run has.
 
         Args:
-            on_epoch: called after every epoch of that training with its number, from 1, and its mean loss.
+            on_epoch, checkpoint: of that training, see `evo.training.train`.
 
         Raises:
             EvoError: what was named does not load, or the parts do not fit together; before any training.
         """
 
         def check_parts(task: Task) -> None:
-            check(task, self.encoding, self.fitness, self.algorithm, self.evaluator, self.seed, self.max_evaluations)
+            check(
+                task,
+                self.encoding,
+                self.fitness,
+                self.algorithm,
+                self.evaluator,
+                self.seed,
+                self.max_evaluations,
+                self.budget,
+            )
 
-        return self.task.make(self.seed, check_parts, on_epoch)
+        return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
 
     def search(self, task: Task, progress: Callable[[Progress], None] | None = None) -> Run:
         """Search, or go on searching; see `evo.search`."""
@@ -91,6 +113,7 @@ class Config:
             encoding=self.encoding,
             fitness=self.fitness,
             algorithm=self.algorithm,
+            budget=self.budget,
             evaluator=self.evaluator,
             out=self.out,
             seed=self.seed,
@@ -100,27 +123,40 @@ class Config:
         )
 
 
-def read_config(path: str | Path, overrides: Iterable[str] = (), *, out: str | Path | None = None) -> Config:
+def read_config(
+    path: str | Path | None,
+    overrides: Iterable[str] = (),
+    *,
+    out: str | Path | None = None,
+    names: Table = DEFAULTS,
+) -> Config:
     """Read and check a run.toml; imports the modules that it names.
 
     Args:
-        path: the file. Its folder and the current one are where modules of the user's own are looked for.
+        path: the file; None if the overrides say everything. Its folder and the current one are where modules of the
+            user's own are looked for.
         overrides: "key=value" with a dotted key; values as in TOML, or else plain text.
         out: takes the place of the key `out`.
+        names: of the parts that the file does not name, those of `DEFAULTS` unless given.
 
     Raises:
         SettingsError: anything in it is wrong; one sentence.
         RunFolderError: `out` holds another search.
     """
-    path = Path(path)
-    document = _read(path)
+    document = {} if path is None else _read(Path(path))
     if "versions" in document and "hardware" in document:
-        raise SettingsError(f"{path}: is the record of a run; to continue that: evo resume {path.parent}")
+        raise SettingsError(f"{path}: is the record of a run; to continue that: evo resume {Path(str(path)).parent}")
     _override(document, overrides)
     if out is not None:
         document["out"] = str(out)
-    folder = path.resolve().parent
-    config = _config(document, f"{path}:", folder, Path("runs") / path.stem, None)
+    for part, name in {**DEFAULTS, **names}.items():
+        if isinstance(document.setdefault(part, {}), dict):
+            document[part].setdefault("name", name)
+    if path is None:
+        config = _config(document, "--set:", Path.cwd(), Path("runs") / "compressed", None)
+    else:
+        path = Path(path)
+        config = _config(document, f"{path}:", path.resolve().parent, Path("runs") / path.stem, None)
     return _continuing(config)
 
 
@@ -139,9 +175,10 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = ()) -> Config:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    kept = ("seed", "max_evaluations", "encoding", "algorithm", "evaluator")
+    kept = ("seed", "max_evaluations", "encoding", "algorithm", "budget", "evaluator")
     document = {name: recorded[name] for name in kept if name in recorded}
-    document |= {"out": str(folder), "task": source["task"], "fitness": source["fitness"]}
+    document |= {"out": str(folder)}
+    document |= {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
     _override(document, overrides)
     return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
 
@@ -210,7 +247,15 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
     except SettingsError as error:
         raise SettingsError(f"{where} algorithm: {error}") from None
     found = TaskSource.find(task, f"{where} task", folder, base)
-    fitness_table = {"name": DEFAULTS["fitness"], **tables["fitness"]}
+    source: dict[str, Any] = {
+        "folder": str(folder),
+        "task": found.described(),
+        "fitness": {"name": DEFAULTS["fitness"], **tables["fitness"]},
+    }
+    finetuning = None
+    if top.finetuning is not None:
+        finetuning = Recipe.parse({"epochs": FINETUNING.epochs, **top.finetuning}, f"{where} finetuning")
+        source["finetuning"] = finetuning.to_dict()
     return Config(
         out=Path(top.out) if top.out is not None else out,
         seed=top.seed,
@@ -218,9 +263,11 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, Encoding, folder),  # type: ignore[type-abstract]
         fitness=fitness,
         algorithm=algorithm,
+        budget=None if top.budget is None else Budget.parse(top.budget, f"{where} budget"),
         evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, Evaluator, folder),  # type: ignore[type-abstract]
+        finetuning=finetuning,
         task=found,
-        source={"folder": str(folder), "task": found.described(), "fitness": fitness_table},
+        source=source,
     )
 
 

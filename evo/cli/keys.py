@@ -8,12 +8,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from evo.algorithms import ALGORITHMS
+from evo.budget import Budget
 from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
 from evo.fitness import FITNESSES, LatencySettings
 from evo.network.zoo import ZOO
+from evo.recipes.compression import FINETUNING
 from evo.settings import Settings
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
@@ -41,6 +43,9 @@ class Section:
     keys: tuple[Key, ...]
 
 
+FINETUNING_ABOUT = (
+    f"[finetuning], what `evo compress` ends with, has {FINETUNING.epochs:g} epochs unless it says otherwise."
+)
 LATENCY_ABOUT = "With this table, which may be empty, any fitness has one more objective, latency_ms."
 
 
@@ -48,7 +53,7 @@ def sections() -> Iterator[Section]:
     """Yield every table of run.toml, and every choice of a name in it."""
     yield Section("top of the file", _about(RunTable), _keys(RunTable))
     yield Section("[task]", f"{_about(TaskTable)} {_names()}", _keys(TaskTable))
-    yield Section("[task.train]", _about(Recipe), _keys(Recipe))
+    yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", _keys(Recipe))
     registries: dict[str, Mapping[str, type[Settings]]] = {
         "encoding": ENCODINGS,
         "fitness": FITNESSES,
@@ -59,6 +64,8 @@ def sections() -> Iterator[Section]:
         for name, kind in registry.items():
             default = ", the default" if DEFAULTS[table] == name else ""
             yield Section(f'[{table}] name = "{name}"{default}', _about(kind), _keys(kind))
+        if table == "algorithm":
+            yield Section("[budget]", _about(Budget), _keys(Budget))
         if table == "fitness":
             yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
 

@@ -19,7 +19,7 @@ from evo.network.template import fill, tensors_of
 from evo.network.zoo import ZOO
 from evo.settings import Settings
 from evo.task import Task
-from evo.training import Recipe, train
+from evo.training import EpochReport, Recipe, train
 from evo.training.datasets import DATASETS
 
 
@@ -100,10 +100,21 @@ class TaskSource:
         """Return the table with every setting that matters to it, for the record of a run."""
         described = self.table.to_dict()
         if self.recipe is not None:
-            described["train"] = self.recipe.to_dict()
+            described["train"] = self.recipe.model_dump(mode="json", exclude_none=True)
         return {name: value for name, value in described.items() if value not in (None, {})}
 
-    def make(self, seed: int, check: Callable[[Task], None], on_epoch: Callable[[int, float], None] | None) -> Task:
+    @property
+    def trains(self) -> bool:
+        """Whether the network is still to be trained."""
+        return self.recipe is not None and self.base is None
+
+    def make(
+        self,
+        seed: int,
+        check: Callable[[Task], None],
+        on_epoch: Callable[[EpochReport], None] | None,
+        checkpoint: Path | None,
+    ) -> Task:
         """Load data and network, `check` the task, and train the network if that is still to be done.
 
         Raises:
@@ -116,10 +127,13 @@ class TaskSource:
         except EvoError as error:
             raise type(error)(f"{self.where}: {error}") from error
         check(task)
-        if self.recipe is None or self.base is not None:
+        if self.recipe is None or not self.trains:
             return task
+        rng = np.random.default_rng(seed)
         try:
-            train(model, task.train, self.recipe, np.random.default_rng(seed), on_epoch)
+            train(model, task.train, self.recipe, rng, on_epoch=on_epoch, val=task.val, checkpoint=checkpoint)
+        except EvoError as error:
+            raise type(error)(f"{self.where}.train: {error}") from error
         except Exception as error:  # e.g. no such device, or a loss that becomes NaN
             raise SettingsError(f"{self.where}.train: {describe(error)}") from error
         return self._task(model, (task.train, task.val, task.test), seed)

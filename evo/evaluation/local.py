@@ -98,6 +98,10 @@ class _Worker:
             start_new_session=True,
             # -P and PYTHONPATH: workers import what this process would, not what happens to lie in the current folder.
             env={
+                # Memory that a candidate gives back stays with the worker for the next, which spares the system clearing
+                # pages: 3 to 8 % of the time of a small network (LeNet).
+                "MALLOC_MMAP_MAX_": "0",
+                "MALLOC_TRIM_THRESHOLD_": str(2**40),
                 **os.environ,
                 "OMP_NUM_THREADS": str(threads),
                 "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),

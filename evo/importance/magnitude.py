@@ -1,25 +1,38 @@
-"""Importance by the size of a filter's weights."""
+"""Importance of filters by the size of their weights."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evo.network import Network
+from evo.importance.filters import FloatArray, filters
+from evo.network import CouplingGroup, Network
 
 
-def magnitude(network: Network) -> dict[str, NDArray[np.float64]]:
+def magnitude(network: Network) -> dict[str, FloatArray]:
     """Return the L2 norm of every channel's filters, shape (channels,) per group.
 
     Where several layers share a channel, their squared norms add up, each layer scaled to a mean of one.
     """
-    scores = {}
-    for group in network.groups:
-        total = np.zeros(group.size)
-        for cut in group.cuts:
-            if cut.reads or not network.is_weight(cut.tensor):
-                continue
-            weight = np.moveaxis(network.tensor(cut.tensor).astype(np.float64), cut.dim, 0)
-            squared = (weight.reshape(len(weight), -1) ** 2).sum(1)
-            mean, mine = squared.mean(), cut.channels >= 0
-            np.add.at(total, cut.channels[mine], squared[mine] / (mean if mean > 0 else 1.0))
-        scores[group.name] = np.sqrt(total)
-    return scores
+    return {group.name: l2(network, group) for group in network.groups}
+
+
+def l2(network: Network, group: CouplingGroup) -> FloatArray:
+    """Return the scores of one group, see `magnitude`."""
+    rows = [np.square(each.rows, dtype=np.float64).sum(1) for each in filters(network, group)]
+    return np.sqrt(scaled_sum(rows, group.size))
+
+
+def l1(network: Network, group: CouplingGroup) -> FloatArray:
+    """Return the sum of absolute weights of every channel's filters, shape (channels,).
+
+    Where several layers share a channel, their sums add up, each layer scaled to a mean of one.
+    """
+    rows = [np.abs(each.rows, dtype=np.float64).sum(1) for each in filters(network, group)]
+    return scaled_sum(rows, group.size)
+
+
+def scaled_sum(rows: list[FloatArray], size: int) -> FloatArray:
+    """Return the sum of scores of several layers, shape (size,), each divided by its mean unless that is zero."""
+    total = np.zeros(size)
+    for row in rows:
+        mean = row.mean()
+        total += row / (mean if mean > 0 else 1.0)
+    return total

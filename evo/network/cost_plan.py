@@ -52,6 +52,16 @@ class Affine:
         """Return the values, shape (…, R), for counts of shape (…, G)."""
         return np.asarray((counts @ self.numerators[:, :-1].T + self.numerators[:, -1]) // self.divisors)
 
+    def real(self, counts: IntArray) -> FloatArray:
+        """Return the values in float64, which has the faster matrix product."""
+        left, right = self._real
+        return np.asarray(counts.astype(np.float64) @ left + right)
+
+    @cached_property
+    def _real(self) -> tuple[FloatArray, FloatArray]:
+        real = self.numerators / self.divisors[:, None].astype(np.float64)
+        return np.ascontiguousarray(real[:, :-1].T), real[:, -1]
+
     @cached_property
     def varies(self) -> NDArray[np.bool_]:
         """Which of them depend on the counts: shape (R,)."""

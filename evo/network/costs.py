@@ -28,6 +28,9 @@ _SUMS = ("params", "weights", "macs", "feature_maps")
 SCALE_BYTES = 4
 """Bytes of the scale of one output channel of a quantised layer."""
 
+RESOLUTION = 0.2
+"""How much more a layer that works at a high resolution counts in `CostModel.capacity`."""
+
 
 @dataclass(frozen=True)
 class Width:
@@ -170,6 +173,11 @@ class CostModel:
         layers = np.where(depth < FULL_BITS, packed, weights * self.bytes_per_parameter)
         return np.asarray(layers.sum(-1) + self._others(kept).sum(-1) * self.bytes_per_parameter)
 
+    @property
+    def positions(self) -> IntArray:
+        """Output positions of every layer for one input, shape (L,)."""
+        return np.array([layer.positions for layer in self.layers], dtype=np.int64)
+
     def removed(self, counts: ArrayLike, variant: str) -> NDArray[np.float64]:
         """Return the share of the network that is gone, in [0, 1], shape (…): the second term of ECS's fitness.
 
@@ -198,6 +206,21 @@ class CostModel:
         else:
             raise ValueError(f"unknown variant {variant!r}; known are weights, eq4, eq6, eq7")
         return gone
+
+    def capacity(self, counts: ArrayLike, resolution: float = RESOLUTION) -> NDArray[np.float64]:
+        """Return Σ over layers of r^resolution · log(number of weights), shape (…): a score of widths, larger is better.
+
+        r in (0, 1] is a layer's number of output positions as a share of the largest: weights that work at a high resolution
+        count more. The exponent was chosen on half of Channel-Bench-Macro (`benchmarks/proxies.py`); with 0, all layers
+        count alike.
+
+        Args:
+            counts: kept channels, at least one per group, shape (…, G).
+            resolution: how much the resolution matters, at least 0.
+        """
+        kept = self._kept(counts)
+        logarithms = np.log(self._fan_in.real(kept) * self._outputs.real(kept) * self._kernels)
+        return np.asarray((logarithms * relative_positions(self.positions) ** resolution).sum(-1))
 
     def table(self, counts: ArrayLike) -> pd.DataFrame:
         """Return ECS's report of one candidate (Tables 2 to 4): a row per layer, indexed by name, and "total".
@@ -323,3 +346,9 @@ class CostModel:
             bytes_per_parameter=described["bytes_per_parameter"],
             activations=[width(entry) for entry in described["activations"]],
         )
+
+
+def relative_positions(positions: ArrayLike) -> NDArray[np.float64]:
+    """Return the layers' numbers of output positions as shares of the largest, shape (L,)."""
+    values = np.asarray(positions, dtype=np.float64)
+    return np.asarray(values / values.max())

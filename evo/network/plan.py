@@ -1,6 +1,8 @@
 """Cutting compiled once: which entries of every tensor follow which channels."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evo.blueprint import BoolArray
+from evo.errors import NetworkError
 from evo.network.groups import CouplingGroup
 
 
@@ -16,6 +19,7 @@ class SlicePlan:
 
     def __init__(self, groups: Sequence[CouplingGroup], tensors: Mapping[str, Tensor]) -> None:
         self.names = [group.name for group in groups]
+        self._sizes = [group.size for group in groups]
         # Position of each entry's channel in the joined keep mask; the last position is that of what always stays.
         always = sum(group.size for group in groups)
         owners: dict[tuple[str, int], NDArray[np.int64]] = {}
@@ -63,6 +67,36 @@ class SlicePlan:
                     sliced = _select_blocks(sliced, index) if blocked[pattern] else sliced.index_select(dim, index)
             result[name] = tensor.clone() if sliced is tensor else sliced
         return result, {name: int(kept[pattern].sum()) for name, pattern in self.attributes}
+
+    def cuts(self, tensor: str) -> Sequence[tuple[int, int]]:
+        """Return the dimensions of a tensor that are cut, each with its pattern of `entries`."""
+        return self._cuts.get(tensor, ())
+
+    def lengths(self, counts: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """Return how many entries of every pattern stay, in each of its rows and in all, for kept channels of shape (G,)."""
+        totals = self._entries_per_channel @ np.append(counts, 1)
+        return (totals // self._rows).tolist(), totals.tolist()
+
+    @cached_property
+    def _entries_per_channel(self) -> NDArray[np.int64]:
+        """Entries of every pattern that each channel of a group owns; in the last column those that always stay."""
+        found = np.zeros((len(self._owners), len(self._sizes) + 1), dtype=np.int64)
+        bounds = np.cumsum([0, *self._sizes])
+        for row, owner in zip(found, self._owners, strict=True):
+            owned = np.bincount(owner.ravel(), minlength=bounds[-1] + 1)
+            row[-1] = owned[-1]
+            for group, (start, end) in enumerate(pairwise(bounds)):
+                if (owned[start:end] != owned[start]).any():
+                    raise NetworkError(
+                        f"{self.names[group]}: its channels differ in how many entries of a weight they own, so that the "
+                        "number of kept channels does not tell the shapes of a candidate"
+                    )
+                row[group] = owned[start]
+        return found
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return np.array([len(owner) if owner.ndim > 1 else 1 for owner in self._owners], dtype=np.int64)
 
     def pattern(self, tensor: str, dim: int) -> int | None:
         """Return which of the patterns of `entries` a tensor's dimension follows, None if it is never cut."""

@@ -1,41 +1,19 @@
 """ECS (Wang et al.): evolve which filters to keep, then fine-tune the fittest network."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import pandas as pd
-from torch import nn
+from typing import Any
 
 from evo.algorithms import ECS
+from evo.budget import Budget
 from evo.encodings.filter_bits import FilterBits
 from evo.evaluation import Evaluator
 from evo.fitness.subset_finetune import SubsetFineTune
+from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import Progress, search
 from evo.task import Task
-from evo.training import Recipe, error_rate, finetune
-
-
-@dataclass(frozen=True)
-class Compression:
-    """What a recipe hands back.
-
-    Attributes:
-        run: the search.
-        id: the individual that won.
-        model: its network, fine-tuned, in evaluation mode.
-        layers: ECS's table of it, see `CostModel.table`.
-        tuned: one row per individual that was fine-tuned: its id, params and error on the validation images.
-        original_error: of the whole network on the validation images, in [0, 1].
-    """
-
-    run: Run
-    id: int
-    model: nn.Module
-    layers: pd.DataFrame
-    tuned: pd.DataFrame
-    original_error: float
+from evo.training import EpochReport, Recipe
 
 
 def ecs(
@@ -44,12 +22,16 @@ def ecs(
     encoding: FilterBits | None = None,
     fitness: SubsetFineTune | None = None,
     algorithm: ECS | None = None,
+    budget: Budget | None = None,
     evaluator: Evaluator | None = None,
     finetuning: Recipe | None = None,
     tries: int = 5,
     out: str | Path | None = None,
     seed: int = 0,
+    max_evaluations: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Compression:
     """Compress `task`'s network: Algorithm 1, then fine-tuning on all training images.
 
@@ -59,32 +41,32 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, evaluator, out, seed, progress: see `evo.search`; defaults are the paper's, scaled down.
+        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, progress, source: see `evo.search`;
+            defaults are the paper's, scaled down.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
+        on_epoch: of the fine-tuning, see `evo.training.train`.
+
+    Raises:
+        EvoError: what `evo.search` raises, or `evo.recipes.compression.tune`; wrong settings before any work.
     """
+    encoding, fitness, finetuning = encoding or FilterBits(), fitness or SubsetFineTune(), finetuning or FINETUNING
+    expect("fitness", fitness, SubsetFineTune)
+    check_tuning(finetuning, tries)
     run = search(
         task,
-        encoding=encoding or FilterBits(),
-        fitness=fitness or SubsetFineTune(),
+        encoding=encoding,
+        fitness=fitness,
         algorithm=algorithm or ECS(),
+        budget=budget,
         evaluator=evaluator,
         out=out,
         seed=seed,
+        max_evaluations=max_evaluations,
         progress=progress,
+        source=source,
     )
-    original_error = error_rate(task.network.build(task.network.full), task.val)
-    recipe = finetuning or Recipe(epochs=10)
-    models: dict[int, nn.Module] = {}
-    errors: dict[int, float] = {}
-    for row in _candidates(run, tries):
-        models[row] = finetune(run.build(row), task, seed=seed, **recipe.to_dict())
-        errors[row] = error_rate(models[row], task.val)
-        if errors[row] <= original_error:
-            break
-    winner = row if errors[row] <= original_error else min(errors, key=errors.__getitem__)
-    tuned = run.history.loc[list(errors), ["params", "macs"]].assign(error=pd.Series(errors))
-    return Compression(run, winner, models[winner], run.layers(winner), tuned, original_error)
+    return tune(run, task, _candidates(run, tries), finetuning, until_original=True, on_epoch=on_epoch)
 
 
 def _candidates(run: Run, tries: int) -> list[int]:

@@ -1,6 +1,7 @@
-"""A search as it goes: a live display in a terminal, plain lines anywhere else."""
+"""A search or a training as it goes: a live display in a terminal, plain lines anywhere else."""
 
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -11,23 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from evo.search import Progress
+from evo.training import EpochReport
 
 PLAIN_SECONDS = 60.0
 """Longest silence of the plain lines, if evaluations finish meanwhile."""
 
 
-class ProgressDisplay:
-    """Shows how far a search is: `with ProgressDisplay() as show: evo.search(..., progress=show)`.
-
-    In a terminal it redraws itself in place; elsewhere (a pipe, a log file) it prints one line per generation.
-    """
+class _Display(ABC):
+    """Redraws itself in place while it is entered, if its console is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         """Show on `console`, default standard output."""
         self.console = console or Console()
-        self._last: Progress | None = None
-        self._received = 0.0
-        self._printed = (-1, -PLAIN_SECONDS)
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -43,6 +39,27 @@ class ProgressDisplay:
             self._live.stop()
             self._live = None
 
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @abstractmethod
+    def _render(self) -> RenderableType:
+        """Return what the terminal shows at this moment."""
+
+
+class ProgressDisplay(_Display):
+    """Shows how far a search is: `with ProgressDisplay() as show: evo.search(..., progress=show)`.
+
+    In a terminal it redraws itself in place; elsewhere (a pipe, a log file) it prints one line per generation.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Show on `console`, default standard output."""
+        super().__init__(console)
+        self._last: Progress | None = None
+        self._received = 0.0
+        self._printed = (-1, -PLAIN_SECONDS)
+
     def __call__(self, progress: Progress) -> None:
         """Take in the latest state."""
         self._last, self._received = progress, time.monotonic()
@@ -54,23 +71,58 @@ class ProgressDisplay:
         silent = progress.seconds - seconds
         if progress.generation != generation or silent >= PLAIN_SECONDS:
             self._printed = (progress.generation, progress.seconds)
-            self.console.print(line(progress), highlight=False, soft_wrap=True)
+            self._say(line(progress))
 
     def _render(self) -> RenderableType:
-        """Return what the terminal shows at this moment."""
         progress = self._last
         if progress is None:
             return Text("starting workers …")
         since = time.monotonic() - self._received
         left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
-        head = Table.grid(padding=(0, 1))
-        head.add_row(
-            Text(_generation(progress), style="bold"),
-            ProgressBar(total=1.0, completed=share(progress), width=30),
-            f"{share(progress):.0%}",
-        )
+        head = _bar(_generation(progress), share(progress))
         times = f"{duration(progress.seconds + since)} so far, {_left(left)}"
         return Group(head, *(Text(text) for text in (_counts(progress), _best(progress), times)))
+
+
+class TrainingDisplay(_Display):
+    """Shows how far a training is: `with TrainingDisplay("fine-tuning") as show: evo.finetune(…, on_epoch=show)`.
+
+    In a terminal it redraws itself in place; elsewhere (a pipe, a log file) it prints one line per epoch.
+    """
+
+    def __init__(self, name: str, console: Console | None = None) -> None:
+        """Call the training `name`, and show on `console`, default standard output."""
+        super().__init__(console)
+        self.name = name
+        self._last: EpochReport | None = None
+        self._received = time.monotonic()
+
+    def __call__(self, report: EpochReport) -> None:
+        """Take in what the latest epoch came to."""
+        self._last, self._received = report, time.monotonic()
+        if self._live is None:
+            self._say(f"{self.name}: {training_line(report)}")
+
+    def _render(self) -> RenderableType:
+        report, since = self._last, time.monotonic() - self._received
+        if report is None:
+            return Text(f"{self.name}: first epoch, {duration(since)} so far")
+        if report.last:
+            return Text(f"{self.name}: {training_line(report)}")
+        head = _bar(f"{self.name}: {_epoch(report)}", report.epoch / report.epochs)
+        times = f"{duration(report.seconds + since)} so far, {_left(max(0.0, report.seconds_left - since))}"
+        return Group(head, Text(_results(report)), Text(times))
+
+
+def training_line(report: EpochReport) -> str:
+    """Return how a training stands in one line."""
+    if not report.last:
+        end = _left(report.seconds_left)
+    elif report.epoch < report.epochs:
+        end = f"stopped early after {duration(report.seconds)}: the weights of epoch {report.best_epoch} are kept"
+    else:
+        end = f"done in {duration(report.seconds)}"
+    return f"{_epoch(report)}, {_results(report)}; {end}"
 
 
 def line(progress: Progress) -> str:
@@ -101,12 +153,38 @@ def number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4f}"
 
 
+def _bar(title: str, done: float) -> Table:
+    """Return a title, a bar and a percentage on one line."""
+    row = Table.grid(padding=(0, 1))
+    row.add_row(Text(title, style="bold"), ProgressBar(total=1.0, completed=done, width=30), f"{done:.0%}")
+    return row
+
+
+def _epoch(report: EpochReport) -> str:
+    return f"epoch {report.epoch} of {report.epochs}"
+
+
+def _results(report: EpochReport) -> str:
+    text = f"loss {report.loss:.4f}, learning rate {report.lr:.3g}"
+    if report.error is None or report.best_error is None:
+        return text
+    text += f", validation error {report.error:.2%}"
+    return (
+        text
+        if report.best_epoch == report.epoch
+        else f"{text} (lowest {report.best_error:.2%}, epoch {report.best_epoch})"
+    )
+
+
 def _generation(progress: Progress) -> str:
     return f"{progress.generation} of {progress.generations} generations"
 
 
 def _counts(progress: Progress) -> str:
-    return f"{progress.evaluated:,} evaluated, {progress.failed:,} failed, {progress.cached:,} looked up"
+    text = f"{progress.evaluated:,} evaluated, {progress.failed:,} failed, {progress.cached:,} looked up"
+    if progress.drawn:
+        text += f", {progress.rejected / progress.drawn:.0%} of {progress.drawn:,} drawn rejected by the budget"
+    return text
 
 
 def _best(progress: Progress) -> str:

@@ -42,11 +42,10 @@ class Structure:
     @classmethod
     def of(cls, network: Network) -> "Structure":
         """Describe an analysed network."""
-        fewest = np.array([group.legal_count(1) for group in network.groups], dtype=np.int64)
         costs = network.costs.costs(network.costs.sizes)
-        smallest = network.costs.costs(fewest)
+        smallest = network.costs.costs(network.fewest)
         # What is left without any channel of any group is what no candidate can differ in.
-        untouched = network.costs.costs(np.zeros_like(fewest), ["params"])["params"]
+        untouched = network.costs.costs(np.zeros_like(network.fewest), ["params"])["params"]
         return cls(
             groups=network.groups,
             frozen=network.frozen,

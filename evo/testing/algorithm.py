@@ -166,7 +166,7 @@ class AlgorithmContract:
         """Mean and extremes are those of the evaluated individuals' first objective."""
         asked = started.ask()
         assert asked is not None
-        assert started.statistics(asked) == {}
+        assert not {"mean", "std", "min", "max"} & set(started.statistics(asked))
         self.evaluate(asked, 0, 2)
         values = [one.fitness.values[0] for one in asked if one.fitness.valid]
         statistics = started.statistics(asked)

@@ -6,7 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
+from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.budgeted import bind_within
 from evo.encodings.individual import Individual
 from evo.network import Network
 from evo.testing.tasks import small_task
@@ -62,6 +64,29 @@ class EncodingContract:
             individual = space.encode(blueprint)
             self.assert_legal(space, network, individual)
             assert space.decode(individual) == blueprint
+
+    def test_counts_are_those_of_the_structure(self, space: GenomeSpace, network: Network) -> None:
+        """`counts` agrees with `decode`, in the order of the network's groups."""
+        population = space.initial(10, np.random.default_rng(0))
+        for individual in [*population, space.encode(network.full)]:
+            counts = space.counts(individual)
+            assert counts.dtype == np.int64
+            assert counts.tolist() == network.counts(space.decode(individual)).tolist()
+
+    def test_everything_drawn_obeys_a_budget(self, encoding: Encoding, space: GenomeSpace, network: Network) -> None:
+        """First genomes and children are within a budget that half of the usual first ones exceed."""
+        usual = [space.decode(one) for one in space.initial(21, np.random.default_rng(0))]
+        costs = sorted(network.cost_of(blueprint)["params"] for blueprint in usual)
+        budget = Budget(params=costs[10])
+        within = bind_within(encoding, network, (1.0, -1.0), budget)
+        rng = np.random.default_rng(1)
+        population = within.initial(10, rng)
+        for first, second in zip(population[::2], population[1::2], strict=True):
+            within.mate(first, second, rng)
+            within.mutate(first, rng)
+        for individual in [*population, *within.initial(10, rng)]:
+            self.assert_legal(within, network, individual)
+            assert network.cost_of(within.decode(individual))["params"] <= costs[10]
 
     @pytest.mark.parametrize("seed", SEEDS)
     def test_mate_works_in_place_and_stays_legal(self, space: GenomeSpace, network: Network, seed: int) -> None:

@@ -1,9 +1,12 @@
-"""Data in memory, fine-tuning, batch-norm recalibration."""
+"""Data in memory, training and fine-tuning, batch-norm recalibration."""
 
 from evo.training.data import Samples, balanced_subset, load_samples, split
-from evo.training.training import Recipe, error_rate, finetune, recalibrate, train
+from evo.training.inference import error_rate, recalibrate
+from evo.training.loop import EpochReport, finetune, train
+from evo.training.recipe import Recipe
 
 __all__ = [
+    "EpochReport",
     "Recipe",
     "Samples",
     "balanced_subset",

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evo.errors import DataError
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Return a hexadecimal hash of the tensors' contents, one after the other."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 class SizedDataset(Protocol):
@@ -43,11 +52,7 @@ class Samples:
     @cached_property
     def digest(self) -> str:
         """Hexadecimal content hash."""
-        digest = hashlib.sha256()
-        for tensor in (self.x, self.y):
-            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:32]
+        return digest_of((self.x, self.y))
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Return a copy of the samples at `indices`, in that order."""

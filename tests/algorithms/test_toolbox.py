@@ -91,6 +91,27 @@ def test_same_seed_gives_the_same_search(task: evo.Task) -> None:
         random.setstate(before)
 
 
+def test_deaps_own_algorithm_obeys_a_budget(task: evo.Task) -> None:
+    limits = evo.Budget(params=0.3).bind(task.network.costs)
+    seen: list[int] = []
+
+    @evo.fitness(maximize="params")
+    def judge(candidate: Candidate) -> Mapping[str, float]:
+        seen.append(candidate.costs["params"])
+        return {}
+
+    before = random.getstate()
+    random.seed(0)
+    try:
+        evaluator = evo.LocalEvaluator(workers=0)
+        with evo.toolbox(task, evo.FilterBits(), judge, evaluator, budget=evo.Budget(params=0.3)) as box:
+            last, _ = algorithms.eaSimple(box.population(n=20), box, 0.5, 0.5, 6, verbose=False)
+    finally:
+        random.setstate(before)
+    assert 0.9 * limits.maxima[0] < max(seen) <= limits.maxima[0], "it is drawn to the limit and stays below it"
+    assert all(one.fitness.values[0] <= limits.maxima[0] for one in last)
+
+
 def test_objectives_come_in_the_fitnesss_order(box: Toolbox, task: evo.Task) -> None:
     individual = box.individual()
     while sum(individual) > 22:
@@ -124,3 +145,5 @@ def test_map_of_anything_else_is_pythons(box: Toolbox) -> None:
 def test_a_fitness_that_does_not_suit_the_task_is_refused(task: evo.Task) -> None:
     with pytest.raises(evo.EvoError, match="larger than the 96 images"):
         evo.toolbox(task, evo.FilterBits(), evo.SubsetFineTune(batch_size=1000))
+    with pytest.raises(evo.EvoError, match="even the smallest candidate has 34"):
+        evo.toolbox(task, evo.FilterBits(), counting([]), budget=evo.Budget(params=33))

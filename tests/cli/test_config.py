@@ -41,6 +41,7 @@ def test_defaults() -> None:
     assert config.fitness == SubsetFineTune()
     assert config.algorithm.to_dict() == ECS().to_dict()
     assert config.evaluator == LocalEvaluator()
+    assert config.budget is None
 
 
 def test_overrides_and_out() -> None:
@@ -72,11 +73,16 @@ def test_a_network_and_data_that_are_values() -> None:
 def test_an_untrained_network_is_trained_the_same_way_every_time() -> None:
     text = TASK + "[task.train]\nepochs = 2\nbatch_size = 5\n[fitness]\nname = 'parts:judged'\n"
     epochs: list[int] = []
-    first = read(text).make_task(lambda epoch, loss: epochs.append(epoch))
+    first = read(text).make_task(lambda report: epochs.append(report.epoch))
     torch.rand(3)
     assert first.network.digest() == read(text).make_task().network.digest()
     assert epochs == [1, 2]
     assert read(text, "seed=1").make_task().network.digest() != first.network.digest()
+
+
+def test_a_budget() -> None:
+    config = read(GOOD + "[budget]\nparams = 0.5\nmacs = 500\n", "budget.bytes=1.0")
+    assert config.budget == evo.Budget(params=0.5, macs=500, bytes=1.0)
 
 
 def test_weights_from_a_state_dict_and_from_save(place: Path) -> None:
@@ -127,6 +133,16 @@ def test_a_run_notes_what_it_takes_to_make_its_task_again(place: Path) -> None:
     assert again.make_task().digest() == config.make_task().digest()
     with pytest.raises(SettingsError, match=r"is the record of a run; to continue that: evo resume runs/run$"):
         read_config(run.folder / "run.toml")
+
+
+def test_resuming_keeps_the_budget() -> None:
+    config = read(TINY + "[budget]\nparams = 0.5\n")
+    task = config.make_task()
+    run = config.search(task)
+    assert run.history["params"].max() <= 0.5 * task.network.cost_of(task.network.full)["params"]
+    assert resume_config(run.folder).budget == evo.Budget(params=0.5)
+    with pytest.raises(RunFolderError, match=r"belongs to another search \(budget\.params was 0\.5, is now 0\.4\)"):
+        resume_config(run.folder, ["budget.params=0.4"]).search(task)
 
 
 def test_resuming_takes_the_networks_weights_from_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,20 @@ BAD = {
         GOOD + "[algorithm]\npopulaton = 5\n",
         "run.toml: algorithm.populaton: unknown setting 'populaton'; did you mean 'population'?",
     ),
+    "empty budget": (
+        GOOD + "[budget]\n",
+        "run.toml: budget: got {}; name at least one cost to limit, e.g. params = 0.3",
+    ),
+    "wrong budget": (
+        GOOD + "[budget]\nparams = 1\n",
+        "run.toml: budget.params: got 1; expected a share of the original in (0, 1], such as 0.5, or a whole number ≥ 2; "
+        "all of the original is 1.0",
+    ),
+    "unknown cost": (
+        GOOD + "[budget]\nparam = 0.3\n",
+        "run.toml: budget.param: unknown setting 'param'; did you mean 'params'?",
+    ),
+    "budget is a number": ("budget = 0.3\n" + GOOD, "run.toml: budget: got 0.3; input should be a valid dictionary"),
     "no task": ("seed = 1\n", "run.toml: task is missing; it has no default"),
     "no data": ('[task]\nmodel = "lenet"\n', "run.toml: task.data is missing; it has no default"),
     "no table": ("task = 5\n", "run.toml: task: got 5; input should be a valid dictionary"),
@@ -134,6 +148,10 @@ BAD = {
     ),
 }
 BAD_WHEN_LOADED = {
+    "budget that nothing meets": (
+        GOOD + "[budget]\nmacs = 2\n",
+        "budget: macs ≤ 2 (1.14 % of 176) cannot be met; even the smallest candidate has 44",
+    ),
     "not a network": (
         GOOD.replace("parts:network", "parts:nothing"),
         "run.toml: task.model: parts:nothing returned NoneType, expected a torch.nn.Module",

@@ -29,12 +29,13 @@ def test_types_and_defaults_are_said_in_words() -> None:
 
     assert said("the default: population") == ("whole number ≥ 2", "50")
     assert said(": keep") == ("[number, number]", "[0.1, 0.9]")
-    assert said("[task.train]: momentum") == ("number ≥ 0, < 1", "0.9")
-    assert said("[task.train]: flip") == ("true or false", "false")
-    assert said("[task.train]: optimizer") == ('"sgd", "adam"', '"sgd"')
+    assert said("[task.train] and [finetuning]: momentum") == ("number ≥ 0, < 1", "0.9")
+    assert said("[task.train] and [finetuning]: flip") == ("true or false", "false")
+    assert said("[task.train] and [finetuning]: optimizer") == ('"sgd", "adam"', '"sgd"')
     assert said("[task]: model") == ("text", "required")
     assert said("[task]: weights") == ("text", "")
     assert said(": resources") == ("table", "")
+    assert said("[budget]: params") == ("whole number or number", "")
 
 
 def test_the_page_is_a_well_formed_table() -> None:

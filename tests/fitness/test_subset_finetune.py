@@ -10,7 +10,7 @@ from evo.candidate import Candidate, generator
 from evo.fitness import FITNESSES, Fitness, measure
 from evo.network import COSTS
 from evo.testing import FitnessContract, small_task
-from evo.training import Recipe, balanced_subset, error_rate, recalibrate, train
+from evo.training import EpochReport, Recipe, balanced_subset, error_rate, recalibrate, train
 
 TASK = small_task()
 
@@ -105,6 +105,21 @@ def test_fitness_is_accuracy_plus_lambda_removed(digits_task: evo.Task) -> None:
     removed = 1 - candidate.costs["weights"] / full
     assert values == {"error": error, "fitness": pytest.approx(1 - error + 0.7 * removed, abs=1e-12)}
     assert 0 < error < 0.5
+
+
+def test_with_patience_the_best_epoch_on_the_images_it_is_judged_by_counts(digits_task: evo.Task) -> None:
+    settings = {"epochs": 6, "batch_size": 50, "lr": 0.5, "schedule": "constant"}
+    fitness = evo.SubsetFineTune(images=200, val_images=100, patience=6, recalibrate=False, **settings)
+    candidate = Candidate(digits_task, half(digits_task), 3)
+    subset, judged = (
+        part.take(balanced_subset(part.y, images, generator(3, f"{name} subset")))
+        for part, images, name in ((digits_task.train, 200, "train"), (digits_task.val, 100, "val"))
+    )
+    reports: list[EpochReport] = []
+    rng = candidate.rng("fine-tuning")
+    train(candidate.build(), subset, Recipe(**settings), rng, on_epoch=reports.append, val=judged)
+    assert fitness(candidate)["error"] == reports[-1].best_error
+    assert reports[-1].best_error != reports[-1].error
 
 
 def test_objectives_include_every_cost() -> None:

@@ -5,7 +5,9 @@ from torch import nn
 
 import evo
 from evo.importance import magnitude
+from evo.importance.magnitude import l1
 from evo.network.zoo import LeNet, resnet20
+from tests.importance.zoo import network_of
 
 
 def norms(weight: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -54,3 +56,38 @@ def test_scale_of_a_layer_does_not_matter(factor: float) -> None:
         model.get_parameter("layer1.0.conv1.weight").mul_(factor)
     after = magnitude(evo.Network.analyse(model, images))
     np.testing.assert_allclose(after["layer1.0.conv1"], before["layer1.0.conv1"], rtol=1e-5)
+
+
+def test_l1_is_the_sum_of_absolute_weights() -> None:
+    network = network_of("alexnet")
+    for group in network.groups:
+        weight = network.tensor(f"{group.name}.weight")
+        expected = np.array([sum(abs(float(value)) for value in one.flat) for one in weight])
+        np.testing.assert_allclose(l1(network, group), expected / expected.mean(), rtol=1e-12)
+
+
+def test_l1_of_tied_layers_adds_up_each_on_the_same_scale() -> None:
+    network = network_of("mobilenet_v2")
+    group = next(group for group in network.groups if len(group.producers) == 2)
+    expected = np.zeros(group.size)
+    for layer in group.producers:
+        sums = np.abs(network.tensor(f"{layer}.weight").astype(float)).sum((1, 2, 3))
+        expected += sums / sums.mean()
+    np.testing.assert_allclose(l1(network, group), expected, rtol=1e-12)
+
+
+def test_scales_that_are_no_filters_do_not_count() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+            self.scale = nn.Parameter(torch.randn(4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last((self.scale * self.conv(x)).relu())  # type: ignore[no-any-return]
+
+    network = evo.Network.analyse(Scaled(), torch.randn(2, 1, 5, 5))
+    (group,) = network.groups
+    assert "scale" in {cut.tensor for cut in group.cuts}
+    expected = norms(torch.from_numpy(network.tensor("conv.weight")))
+    np.testing.assert_allclose(magnitude(network)["conv"], np.sqrt(expected / expected.mean()), rtol=1e-12)

@@ -133,7 +133,7 @@ def test_export_loads_back_and_agrees_with_its_other_files(searched: Path, shell
     files = ["--out", "a/small.evo", "--pt2", "a/small.pt2", "--onnx", "a/small.onnx"]
     made = shell("export", searched, "--id", str(best), "--finetune", "1", *files)
     assert (made.status, made.err) == (0, "")
-    assert "fine-tuning: epoch 1, loss" in made.out
+    assert "fine-tuning: epoch 1 of 1, loss" in made.out
     assert "error on val" in made.out
     assert "error on test" in made.out
     assert "written: a/small.pt2: torch.export.load agrees with the network on batches of any size" in made.out
@@ -200,13 +200,74 @@ def test_a_limit_on_evaluations(searched: Path, shell: Shell) -> None:
 
 
 def test_interrupted_before_the_search(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("evo.cli.task_source.train", interrupt)
     result = shell("search", DIGITS, *TINY)
     assert (result.status, result.err) == (130, "interrupted: the search had not begun, nothing was written\n")
     assert not Path("runs").exists()
+
+
+def test_interrupted_in_the_fine_tuning(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny = ["algorithm.name=fga", "algorithm.generations=1", "algorithm.population=2", "evaluator.workers=0"]
+    overrides = [part for setting in [*(f"task.{key}" for key in SMALL), *tiny] for part in ("--set", setting)]
+    command = ("compress", "--method", "fnp", DIGITS, "--set", "fitness.epochs=0", *overrides, "--out", "run")
+    monkeypatch.setattr("evo.export.finetune", interrupt)
+    result = shell(*command)
+    said = "interrupted: finished evaluations and epochs are in run; the same command continues\n"
+    assert (result.status, result.err) == (130, said)
+    assert len(evo.Run("run").history) == 4
+    assert not Path("run.training").exists()
+
+
+def test_a_budget_is_said_with_what_it_rejected(shell: Shell) -> None:
+    fga = ["--set", "algorithm.name=fga", "--set", "budget.params=0.5", "--set", "budget.macs=60_000"]
+    found = shell("search", DIGITS, *TINY, *fga, "--out", "run")
+    assert (found.status, found.err) == (0, "")
+    run = evo.Run("run")
+    drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
+    assert f" of {drawn:,} drawn rejected by the budget; " in found.out
+    assert run.limits is not None
+    said = f"budget: {run.limits.describe()}; rejected {rejected / drawn:.1%} of {drawn} genomes drawn\n"
+    assert said in found.out
+    assert "macs ≤ 60,000 (" in said
+    again = shell("resume", "run")
+    assert "all 4 generations are done" in again.out
+    assert said in again.out
+
+
+def test_compress_from_the_network_to_the_fine_tuned_small_one(shell: Shell) -> None:
+    settings = [f"task.{key}" for key in ("model=lenet", "data=digits", *SMALL)]
+    settings += ["algorithm.generations=2", "algorithm.population=4", "evaluator.workers=0"]
+    settings += ["finetuning.epochs=2", "finetuning.lr=0.04"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    command = ("compress", "--method", "fnp", "--gamma", "0.3", *overrides, "--out", "run")
+    made = shell(*command)
+    assert (made.status, made.err) == (0, "")
+    assert "3 of 3 generations; 12 evaluated" in made.out
+    assert "fine-tuning: epoch 2 of 2, loss" in made.out
+    run = evo.Run("run")
+    best = int(str(run.best.name))
+    assert made.out.endswith("bytes)\nthe run is in run; next: evo front run\n")
+    assert {entry.name for entry in Path().iterdir()} == {"run"}
+    model, provenance = evo.load("run/small.evo"), describe("run/small.evo")["provenance"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == run.history.loc[best, "params"]
+    assert (provenance["id"], provenance["finetuning"]["epochs"], run.settings["encoding"]["gamma"]) == (best, 2, 0.3)
+
+    before = Path("run/small.evo").read_bytes()
+    again = shell(*command, "--save", "copies/small.evo")
+    assert (again.status, again.err) == (0, "")
+    assert "generations" not in again.out
+    assert "epoch" not in again.out
+    assert Path("run/small.evo").read_bytes() == Path("copies/small.evo").read_bytes() == before
+    assert "finished already, all 3 generations are done" in shell("resume", "run").out
+    assert shell("export", "run", "--finetune", "1").status == 0
+    tuning = describe("small.evo")["provenance"]["finetuning"]
+    assert (tuning["epochs"], tuning["lr"]) == (1, 0.04), "as the run's own fine-tuning, but for the epochs"
 
 
 def test_the_example_of_an_own_network(shell: Shell) -> None:
@@ -227,6 +288,12 @@ def test_the_example_of_an_own_network(shell: Shell) -> None:
     ("arguments", "sentence"),
     [
         (["search", "nope.toml"], "nope.toml: no such file"),
+        (["compress", "--method", "fnp"], "name a run.toml, or network and data: --set task.model=… --set task.data=…"),
+        (["compress", "--method", "fnp", str(DIGITS)], "--method fnp: its algorithm is fga, got ECS; to combine parts"),
+        (
+            ["compress", "--method", "ecs", str(DIGITS), "--save", "RUN/run.toml/small.evo"],
+            "RUN/run.toml/small.evo: cannot be written (RUN/run.toml is not a folder)",
+        ),
         (["front", "nowhere"], "nowhere: not a run folder, it has no run.toml"),
         (["resume", "nowhere"], "nowhere: not a run folder, it has no run.toml"),
         (["front", "RUN", "--objectives", "eror"], "unknown objective 'eror'; did you mean 'error'?"),

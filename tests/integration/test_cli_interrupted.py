@@ -92,3 +92,58 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_no_worker(tmp_path: Path)
         assert set(history["status"]) == {"ok"}  # the evaluation under way does not count as failed
         worker = history["worker"].iloc[0].rpartition(":")[2]
         assert not Path("/proc", worker).exists()
+
+
+def stop_in_epoch(epoch: int, process: "subprocess.Popen[str]", number: signal.Signals) -> str:
+    """Send the signal when `process` has said what this epoch came to; return its standard error."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"epoch {epoch} of " in line:
+            process.send_signal(number)
+            return process.communicate(timeout=60)[1]
+    raise AssertionError(process.communicate())
+
+
+def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    lively = ("task.train.epochs=100", "evaluator.workers=0", "algorithm.generations=1")
+    err = stop_in_epoch(2, search(tmp_path, "run", *lively), signal.SIGINT)
+    assert err == "interrupted: finished epochs are in run.training; the same command continues\n"
+    out, err = search(tmp_path, "run", *lively).communicate(timeout=120)
+    assert err == ""
+    assert "training the network: epoch 1 of 100" not in out
+    assert "training the network: epoch 100 of 100" in out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+    export = ("export", "run", "--out", "small.evo", "--finetune", "100")
+    stop_in_epoch(2, start(tmp_path, *export), signal.SIGKILL)
+    assert (tmp_path / "small.evo.training").exists()
+    out, err = start(tmp_path, *export).communicate(timeout=120)
+    assert err == ""
+    assert "fine-tuning: epoch 2 of 100" not in out
+    assert "fine-tuning: epoch 100 of 100" in out
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "small.evo"]
+
+
+def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(tmp_path: Path) -> None:
+    settings = ["task.model=lenet", "task.data=digits", "algorithm.generations=10", "algorithm.population=8"]
+    settings += [*OVERRIDES[:2], "evaluator.workers=0", "finetuning.epochs=30"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+
+    def compress(place: str) -> "subprocess.Popen[str]":
+        (tmp_path / place).mkdir(exist_ok=True)
+        return start(tmp_path / place, "compress", "--method", "fnp", "--gamma", "0.3", *overrides, "--out", "run")
+
+    whole, killed = compress("whole"), compress("killed")
+    wait_for(tmp_path / "killed" / "run", 12, killed)
+    killed.kill()
+    killed.communicate()
+    assert 12 <= count(tmp_path / "killed" / "run") < 11 * 8
+    stop_in_epoch(2, compress("killed"), signal.SIGKILL)
+    assert len(list((tmp_path / "killed" / "run").glob("tuned-*.evo.training"))) == 1
+    for process in (whole, compress("killed")):
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, ""), out
+    assert "fine-tuning: epoch 2 of 30" not in out
+    files = [tmp_path / place / "run" / "small.evo" for place in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert not list(files[1].parent.glob("*.training"))

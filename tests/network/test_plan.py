@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import evo
+from evo.errors import NetworkError
+from evo.network import CouplingGroup, Cut
+from evo.network.plan import SlicePlan
 from evo.network.template import Template, fill, skeleton_of, tensors_of
 from tests.network.checking import drawn, outputs
 from tests.network.networks import Between, Looped, Net, OneShot, Residual, ResNeXt, TiedWeights, Up, images
@@ -149,3 +152,24 @@ def test_copies_are_deep() -> None:
         small.get_parameter("first.weight").zero_()
     assert isinstance(twin.get_parameter("first.weight"), Tensor)
     assert twin.get_parameter("first.weight").abs().min() > 0
+
+
+@pytest.mark.parametrize("block", [lambda: ResNeXt(8), lambda: Residual(8, 8), lambda: OneShot(8)])
+def test_lengths_follow_from_counts(block: Callable[[], nn.Module]) -> None:
+    network = evo.Network.analyse(Net(block(), 8), (images(),))
+    plan = SlicePlan(network.groups, network.tensors())
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        blueprint = drawn(network, rng)
+        kept = plan.entries(blueprint.masks)
+        rows = [entries.reshape(len(entries), -1) if entries.ndim > 1 else entries[None] for entries in kept]
+        lengths, totals = plan.lengths(network.counts(blueprint))
+        assert totals == [int(entries.sum()) for entries in kept]
+        assert all((entries.sum(1) == length).all() for entries, length in zip(rows, lengths, strict=True))
+
+
+def test_counts_do_not_tell_lengths_if_channels_differ() -> None:
+    cut = Cut("weight", 0, np.array([0, 0, 1], np.int32), reads=False)
+    plan = SlicePlan([CouplingGroup("odd", 2, ("odd",), (), (cut,))], {"weight": torch.zeros(3)})
+    with pytest.raises(NetworkError, match="odd: its channels differ in how many entries of a weight they own"):
+        plan.lengths(np.array([1]))

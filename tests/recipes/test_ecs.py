@@ -5,7 +5,9 @@ import pytest
 import torch
 
 import evo
-from evo.recipes.ecs import Compression, ecs
+from evo.errors import SettingsError
+from evo.recipes.compression import Compression
+from evo.recipes.ecs import ecs
 from evo.training import Recipe
 
 RECIPE = Recipe(epochs=3, batch_size=50)
@@ -59,3 +61,28 @@ def test_the_search_is_continued_not_repeated(digits_task: evo.Task, result: Com
     one = compress(digits_task, folder, tries=1)
     assert list(one.tuned.index) == [result.run.best.name]
     assert one.run.history.equals(result.run.history)
+
+
+def test_every_network_that_was_tuned_is_kept(digits_task: evo.Task, result: Compression, folder: Path) -> None:
+    files = {row: folder / f"tuned-{row}.evo" for row in result.tuned.index}
+    assert set(folder.glob("tuned-*")) == set(files.values())
+    original = digits_task.network.build(digits_task.network.full)
+    for row, file in files.items():
+        model = evo.load(file, original)
+        assert evo.error_rate(model, digits_task.val) == result.tuned.loc[row, "error"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"fitness": evo.ScoreOfFrame()}, r"^fitness: expected a SubsetFineTune, got ScoreOfFrame$"),
+        ({"tries": 0}, r"^tries: expected at least 1, got 0$"),
+        ({"finetuning": Recipe(device="gpu")}, r"^finetuning\.device: 'gpu' cannot be used \(RuntimeError: "),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(
+    digits_task: evo.Task, tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        ecs(digits_task, out=tmp_path / "run", **settings)
+    assert not list(tmp_path.iterdir())

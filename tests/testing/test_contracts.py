@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import evo
 from evo.algorithms import Algorithm
@@ -100,6 +101,18 @@ def test_an_encoding_with_a_wrong_operator_is_noticed(kind: type[FilterBitsSpace
     test(FilterBitsSpace(FilterBits(), TASK.network, WEIGHTS), TASK.network, 0)
     with pytest.raises(AssertionError):
         test(kind(FilterBits(), TASK.network, WEIGHTS), TASK.network, 0)
+
+
+class Miscounted(FilterBitsSpace):
+    def counts(self, individual: Individual) -> NDArray[np.int64]:
+        return super().counts(individual)[::-1]
+
+
+def test_an_encoding_with_wrong_counts_is_noticed() -> None:
+    test = EncodingContract().test_counts_are_those_of_the_structure
+    test(FilterBitsSpace(FilterBits(), TASK.network, WEIGHTS), TASK.network)
+    with pytest.raises(AssertionError):
+        test(Miscounted(FilterBits(), TASK.network, WEIGHTS), TASK.network)
 
 
 class Forgetful(evo.ECS):

@@ -1,0 +1,150 @@
+"""`evo compress`: a whole system of the literature in one command, from the network to the fine-tuned small one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from evo.algorithms import ECS, FGA
+from evo.cli.config import Config, read_config, read_overrides
+from evo.encodings.channel_vector import ChannelVector
+from evo.encodings.filter_bits import FilterBits
+from evo.errors import SettingsError, unknown_name
+from evo.fitness import SubsetFineTune
+from evo.recipes.compression import FINETUNING, Compression, check_tuning
+from evo.recipes.ecs import ecs
+from evo.recipes.fnp import fnp
+from evo.report.progress import ProgressDisplay, TrainingDisplay
+from evo.search import Progress
+from evo.task import Task
+from evo.training import EpochReport
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe, and what it is made of unless the file says otherwise.
+
+    Attributes:
+        recipe: takes a task and the parts.
+        names: of the parts in run.toml.
+        kinds: what each part has to be for the recipe; others may be anything.
+    """
+
+    recipe: Callable[..., Compression]
+    names: Mapping[str, str]
+    kinds: Mapping[str, type]
+
+
+PARTS = (
+    "encoding",
+    "fitness",
+    "algorithm",
+    "budget",
+    "evaluator",
+    "finetuning",
+    "out",
+    "seed",
+    "max_evaluations",
+    "source",
+)
+"""What every recipe takes from a run.toml, by its names in `Config`."""
+
+METHODS = {
+    "ecs": Method(
+        ecs,
+        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "ecs"},
+        {"encoding": FilterBits, "fitness": SubsetFineTune, "algorithm": ECS},
+    ),
+    "fnp": Method(
+        fnp,
+        {"encoding": "channel_vector", "fitness": "score_of_frame", "algorithm": "fga"},
+        {"encoding": ChannelVector, "algorithm": FGA},
+    ),
+}
+
+
+def read_method(
+    name: str, file: Path | None, overrides: Sequence[str], *, gamma: float | None = None, out: Path | None = None
+) -> tuple[Method, Config]:
+    """Return the method of this name and the checked settings of its parts.
+
+    Args:
+        name: one of `METHODS`.
+        file: a run.toml; without one, everything is in `overrides`.
+        overrides: "key=value".
+        gamma: of the importance matrix, in place of the key `encoding.gamma`.
+        out: folder of the run, in place of the key `out`.
+
+    Raises:
+        SettingsError: an unknown method, a wrong setting, or a part that the method does not work with.
+        RunFolderError: `out` holds another search.
+    """
+    if name not in METHODS:
+        raise SettingsError(f"--method: {unknown_name('method', name, METHODS)}")
+    method = METHODS[name]
+    if gamma is not None:
+        if method.kinds["encoding"] is not ChannelVector:
+            raise SettingsError(f"--gamma: {name} has no importance matrix; leave it out, or use --method fnp")
+        overrides = [*overrides, f"encoding.gamma={gamma}"]
+    if file is None and "task" not in read_overrides(overrides):
+        raise SettingsError(
+            "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"
+        )
+    config = read_config(file, overrides, out=out, names=method.names)
+    for part, kind in method.kinds.items():
+        given = getattr(config, part)
+        if not isinstance(given, kind):
+            raise SettingsError(
+                f"--method {name}: its {part} is {method.names[part]}, got {type(given).__name__}; "
+                "to combine parts freely: evo search"
+            )
+    check_tuning(config.finetuning or FINETUNING)
+    return method, config
+
+
+def compress(method: Method, config: Config, task: Task, console: Console) -> Compression:
+    """Run the recipe, and show on `console` how it goes."""
+    parts = {name: getattr(config, name) for name in PARTS}
+    with Stages(console) as stages:
+        return method.recipe(task, **parts, progress=stages.search, on_epoch=stages.tuning)
+
+
+class Stages:
+    """What a recipe shows: its search while that goes on, then its fine-tuning."""
+
+    def __init__(self, console: Console) -> None:
+        """Show on `console`."""
+        self._search, self._tuning = ProgressDisplay(console), TrainingDisplay("fine-tuning", console)
+        self._shown: object = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def search(self, progress: Progress) -> None:
+        """Take in the state of the search; with its end, fine-tuning begins."""
+        self._show(self._search)
+        self._search(progress)
+        if progress.generation == progress.generations:
+            self._show(self._tuning)
+
+    def tuning(self, report: EpochReport) -> None:
+        """Take in what an epoch came to."""
+        self._show(self._tuning)
+        self._tuning(report)
+
+    def _show(self, display: ProgressDisplay | TrainingDisplay) -> None:
+        """Let `display` have the terminal."""
+        if self._shown is not display:
+            self._stack.close()
+            self._stack.enter_context(display)
+            self._shown = display

@@ -1,0 +1,113 @@
+"""What every recipe ends with: some individuals of a search are fine-tuned, and the best of them is handed back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+
+from evo.errors import SettingsError
+from evo.export import finetuned, training_file
+from evo.folder import claimed
+from evo.importing import describe
+from evo.network.checkpoint import load, save
+from evo.network.origin import origin_of
+from evo.run import Run
+from evo.task import Task
+from evo.training import EpochReport, Recipe, error_rate
+
+FINETUNING = Recipe(epochs=10)
+"""How recipes fine-tune unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What a recipe hands back.
+
+    Attributes:
+        run: the search.
+        id: the individual that won.
+        model: its network, fine-tuned, in evaluation mode.
+        layers: ECS's table of it, see `CostModel.table`.
+        tuned: one row per individual that was fine-tuned: its id, params, macs and error on the validation images.
+        original_error: of the whole network on the validation images, in [0, 1].
+    """
+
+    run: Run
+    id: int
+    model: nn.Module
+    layers: pd.DataFrame
+    tuned: pd.DataFrame
+    original_error: float
+
+
+def expect(name: str, part: object, kind: type) -> None:
+    """Raise SettingsError unless `part`, an argument called `name`, is of this kind."""
+    if not isinstance(part, kind):
+        raise SettingsError(f"{name}: expected a {kind.__name__}, got {type(part).__name__}")
+
+
+def check_tuning(recipe: Recipe, tries: int = 1) -> None:
+    """Raise SettingsError for a fine-tuning that cannot work, as far as can be told before a search."""
+    expect("finetuning", recipe, Recipe)
+    if tries < 1:
+        raise SettingsError(f"tries: expected at least 1, got {tries}")
+    try:
+        torch.empty(0, device=recipe.device)
+    except Exception as error:  # what torch raises differs by device
+        raise SettingsError(f"finetuning.device: {recipe.device!r} cannot be used ({describe(error)})") from None
+
+
+def tune(
+    run: Run,
+    task: Task,
+    rows: Sequence[int],
+    recipe: Recipe,
+    *,
+    until_original: bool = False,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> Compression:
+    """Fine-tune individuals on all training images; the one with the lowest error on the validation images wins.
+
+    Every network is kept in the run's folder as `tuned-<id>.evo`. Called again, it is read from there if it was tuned by the
+    same recipe; killed in between, its training goes on after the last finished epoch.
+
+    Args:
+        run: where they are from.
+        task: network and data.
+        rows: their ids, at least one, in the order to try them; of equally good ones the first wins.
+        recipe: how to fine-tune.
+        until_original: stop at the first that is as accurate as the original network.
+        on_epoch: see `evo.training.train`.
+
+    Raises:
+        SettingsError: the training fails.
+        NetworkError: a file in the folder is damaged, or holds a training by another recipe that was not finished.
+        RunFolderError: another process is writing to the folder.
+    """
+    original_error = error_rate(task.network.build(task.network.full), task.val, device=recipe.device)
+    models: dict[int, nn.Module] = {}
+    errors: dict[int, float] = {}
+    with claimed(run.folder):
+        for row in rows:
+            models[row] = _tuned(run, task, row, recipe, on_epoch)
+            errors[row] = error_rate(models[row], task.val, device=recipe.device)
+            if until_original and errors[row] <= original_error:
+                break
+    winner = min(errors, key=errors.__getitem__)
+    tuned = run.history.loc[list(errors), ["params", "macs"]].assign(error=pd.Series(errors))
+    return Compression(run, winner, models[winner], run.layers(winner), tuned, original_error)
+
+
+def _tuned(run: Run, task: Task, row: int, recipe: Recipe, on_epoch: Callable[[EpochReport], None] | None) -> nn.Module:
+    """Return the network of an individual, fine-tuned now or by an earlier process."""
+    file = run.folder / f"tuned-{row}.evo"
+    if file.exists():
+        kept = load(file, task.network.build(task.network.full))
+        if origin_of(kept).provenance.get("finetuning") == recipe.to_dict():
+            return kept
+    model = finetuned(run, task, row, recipe, training_file(file), on_epoch)
+    save(model, file)
+    training_file(file).unlink(missing_ok=True)
+    return model

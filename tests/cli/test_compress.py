@@ -1,0 +1,125 @@
+"""`evo compress`: which parts a method is made of, what it refuses, and what it shows."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evo.algorithms import ECS, FGA
+from evo.cli.compress import METHODS, Stages, read_method
+from evo.encodings.channel_vector import ChannelVector
+from evo.encodings.filter_bits import FilterBits
+from evo.errors import EvoError
+from evo.fitness import FITNESSES, ScoreOfFrame, SubsetFineTune
+from evo.search import Progress
+from evo.training import EpochReport
+
+TASK = ["task.model=parts:network", "task.data=parts:data"]
+PROGRESS = Progress(1, 2, 4, 0, 4, 0, 0, None, "score", {}, 1.0, None)
+REPORT = EpochReport(1, 2, 0.5, 0.1, 0.2, 1, 0.2, False, 1.0, 1.0)
+
+
+def test_a_method_stands_for_its_parts(place: Path) -> None:
+    _, fnp = read_method("fnp", None, TASK, gamma=0.25)
+    assert isinstance(fnp.encoding, ChannelVector)
+    assert fnp.encoding == ChannelVector(gamma=0.25)
+    assert (fnp.fitness, fnp.algorithm.to_dict()) == (ScoreOfFrame(), FGA().to_dict())
+    assert (fnp.finetuning, fnp.budget, fnp.out) == (None, None, Path("runs/compressed"))
+    _, ecs = read_method("ecs", None, TASK, out=Path("here"))
+    assert (type(ecs.encoding), type(ecs.fitness), type(ecs.algorithm)) == (FilterBits, SubsetFineTune, ECS)
+    assert ecs.out == Path("here")
+
+
+def test_a_file_may_say_more_about_them(place: Path) -> None:
+    Path("run.toml").write_text(
+        "[task]\nmodel = 'parts:network'\ndata = 'parts:data'\n"
+        "[encoding]\nlam = 2\ngamma = 0.1\n[fitness]\nname = 'parts:judged'\n[algorithm]\npopulation = 6\n"
+        "[budget]\nmacs = 0.5\n[finetuning]\nlr = 0.3\n"
+    )
+    method, config = read_method("fnp", Path("run.toml"), ["finetuning.shift=2"], gamma=0.6)
+    assert method is METHODS["fnp"]
+    assert config.encoding == ChannelVector(lam=2, gamma=0.6), "the command line wins"
+    assert config.fitness.objectives[0].name == "score"
+    assert isinstance(config.algorithm, FGA)
+    assert config.algorithm.population == 6
+    assert config.budget is not None
+    assert config.budget.amounts == {"macs": 0.5}
+    assert config.finetuning is not None
+    assert (config.finetuning.epochs, config.finetuning.lr, config.finetuning.shift) == (10, 0.3, 2)
+    assert config.source["finetuning"] == config.finetuning.to_dict()
+
+
+def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path) -> None:
+    for name, method in METHODS.items():
+        assert method.names.keys() == {"encoding", "fitness", "algorithm"} >= method.kinds.keys()
+        assert method.names["fitness"] in FITNESSES
+        assert read_method(name, None, TASK)[0] is method
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "gamma", "sentence"),
+    [
+        ("fpn", TASK, None, "--method: unknown method 'fpn'; did you mean 'fnp'?"),
+        ("fnp", [], None, "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"),
+        ("fnp", TASK[:1], None, "--set: task.data is missing; it has no default"),
+        ("fnp", TASK, 1.5, "--set: encoding.gamma: got 1.5; input should be less than 1"),
+        ("ecs", TASK, 0.5, "--gamma: ecs has no importance matrix; leave it out, or use --method fnp"),
+        (
+            "fnp",
+            [*TASK, "algorithm.name=random"],
+            None,
+            "--method fnp: its algorithm is fga, got RandomSearch; to combine parts freely: evo search",
+        ),
+        (
+            "ecs",
+            [*TASK, "encoding.name=channel_vector"],
+            None,
+            "--method ecs: its encoding is filter_bits, got ChannelVector; to combine parts freely: evo search",
+        ),
+        (
+            "fnp",
+            [*TASK, "finetuning.epoch=3"],
+            None,
+            "--set: finetuning.epoch: unknown setting 'epoch'; did you mean 'epochs'?",
+        ),
+        ("fnp", [*TASK, "finetuning.device=gpu"], None, "finetuning.device: 'gpu' cannot be used (RuntimeError: "),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_loaded(
+    place: Path, method: str, overrides: list[str], gamma: float | None, sentence: str
+) -> None:
+    with pytest.raises(EvoError) as raised:
+        read_method(method, None, overrides, gamma=gamma)
+    assert str(raised.value).startswith(sentence)
+
+
+def test_search_and_fine_tuning_have_the_terminal_one_after_the_other() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+
+    def shown() -> str:
+        text = screen.getvalue()
+        screen.truncate(0)
+        screen.seek(0)
+        return text
+
+    with Stages(console) as stages:
+        stages.search(PROGRESS)
+        stages.search(replace(PROGRESS, generation=2))
+        assert "2 of 2 generations" in shown(), "its last state stays there"
+        stages.tuning(REPORT)
+    tuned = shown()
+    assert "fine-tuning: epoch 1 of 2" in tuned
+    assert "generations" not in tuned
+    with Stages(console) as stages:
+        stages.search(replace(PROGRESS, generation=2))
+    assert "fine-tuning: first epoch" in shown(), "it is under way before its first report"
+
+
+def test_elsewhere_they_are_plain_lines() -> None:
+    screen = io.StringIO()
+    with Stages(Console(file=screen, width=200)) as stages:
+        stages.tuning(REPORT)
+    assert screen.getvalue().startswith("fine-tuning: epoch 1 of 2, loss 0.5000")
