@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -118,7 +119,8 @@ class Stages:
 
     def __init__(self, console: Console) -> None:
         """Show on `console`."""
-        self._search, self._tuning = ProgressDisplay(console), TrainingDisplay("fine-tuning", console)
+        self._console = console
+        self._search = ProgressDisplay(console)
         self._shown: object = None
         self._stack = ExitStack()
 
@@ -141,6 +143,11 @@ class Stages:
         """Take in what an epoch came to."""
         self._show(self._tuning)
         self._tuning(report)
+
+    @cached_property
+    def _tuning(self) -> TrainingDisplay:
+        """Made when fine-tuning begins: its clock runs from then."""
+        return TrainingDisplay("fine-tuning", self._console)
 
     def _show(self, display: ProgressDisplay | TrainingDisplay) -> None:
         """Let `display` have the terminal."""

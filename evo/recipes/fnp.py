@@ -39,7 +39,9 @@ def fnp(
     Args:
         task: network and data.
         encoding: γ and λ of the importance matrix, how channel numbers are varied, and how filters are chosen. The paper has
-            one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4.
+            one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
+            `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
+            candidates, a score of gradients for the promising, training for the best.
         fitness, algorithm, evaluator, out, seed, max_evaluations, progress, source: see `evo.search`; the defaults are the
             paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
@@ -59,7 +61,7 @@ def fnp(
     check_tuning(finetuning, tries)
     # Preprocess: V*, the channels that the importance matrix leaves (Algorithm 1).
     if budget is None:
-        space = encoding.bind(task.network, (1.0,))
+        space = encoding.model_copy(update={"initial": "importance_matrix"}).bind(task.network, (1.0,))
         costs = task.network.costs.costs(space.counts(space.start), ["params"])
         budget = Budget(params=int(costs["params"]))
     # Search: mutations of V* and of the best (Algorithm 2), each within θ, by the score of the frame (eq. 8 to 11).

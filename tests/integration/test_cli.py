@@ -217,7 +217,7 @@ def test_interrupted_in_the_fine_tuning(shell: Shell, monkeypatch: pytest.Monkey
     overrides = [part for setting in [*(f"task.{key}" for key in SMALL), *tiny] for part in ("--set", setting)]
     command = ("compress", "--method", "fnp", DIGITS, "--set", "fitness.epochs=0", *overrides, "--out", "run")
     monkeypatch.setattr("evo.export.finetune", interrupt)
-    result = shell(*command)
+    result = shell(*map(str, command))
     said = "interrupted: finished evaluations and epochs are in run; the same command continues\n"
     assert (result.status, result.err) == (130, said)
     assert len(evo.Run("run").history) == 4
