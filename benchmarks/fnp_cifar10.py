@@ -93,7 +93,7 @@ RESNET20 = Plan(
     gamma=0.7,
     lam=10,
     base={**AUGMENTED, "epochs": 20, "lr": 0.2, "schedule": "onecycle"},
-    recipe={**AUGMENTED, "epochs": 3, "lr": 0.1, "schedule": "cosine"},
+    recipe={**AUGMENTED, "epochs": 2, "lr": 0.1, "schedule": "cosine"},
     search={"generations": 20, "population": 50, "parents": 10},
     tuned_search={"generations": 4, "population": 20, "parents": 5},
     tuned_fitness={"images": 1000, "batch_size": 50, "lr": 0.02, "epochs": 1, "val_images": 1000, "lam": 0.0},
@@ -270,7 +270,7 @@ class Ablation:
     def tune(self, variants: Sequence[Variant]) -> None:
         """Fine-tune every variant with every seed, in parallel on processors, and measure all."""
         recipe = {**self.plan.recipe, "device": self.device}
-        jobs = {(v.name, seed): self._path(v, seed, recipe) for v in variants for seed in self.plan.seeds}
+        jobs = {(v.name, seed): self._path(v, seed, recipe) for seed in self.plan.seeds for v in variants}
         blueprints = {variant.name: variant.blueprint for variant in variants}
         missing = [key for key, path in jobs.items() if not path.exists()]
         workers = len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
@@ -330,10 +330,12 @@ def main() -> None:
     parser.add_argument("--network", choices=PLANS, default="resnet20")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, help="of every fine-tuning, in place of the plan's")
     parser.add_argument("--gamma", type=float, help="in place of the plan's")
     options = parser.parse_args()
     plan = PLANS[options.network]
     plan = plan if options.gamma is None else replace(plan, gamma=options.gamma)
+    plan = plan if options.seeds is None else replace(plan, seeds=tuple(range(options.seeds)))
     plan = quick(plan) if options.quick else plan
     console = Console(width=160)
     CACHE.mkdir(parents=True, exist_ok=True)

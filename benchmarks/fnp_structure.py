@@ -11,9 +11,9 @@ networks' docstrings), so that shares of the original are what compares.
 
 Then the search stage, for which weights do not matter but by V*: the paper's 50 + 20 · 50 candidates with at most the
 parameters of V*, on two workers, by the score of the frame on two batches of `--batch` images of CIFAR-10 (JPEG), and by
-`capacity`, the closed form, from where that is largest. ResNet-50, at 224 × 224, is searched by the closed form alone. With
-`--exact`, ResNet-56 is also searched on batches of 128: the winners of both are then scored on those, to see what the small
-batch loses.
+`capacity`, the closed form, from where that is largest; by gradients at the largest γ only, and ResNet-50, at 224 × 224, by
+the closed form alone. With `--exact`, ResNet-56 is also searched on batches of 128: the winners of both are then scored on
+those, to see what the small batch loses.
 
 Outputs: `results/fnp_structure.json` and tables. `--seeds` (default 5), `--networks` (default all), `--generations`.
 """
@@ -198,13 +198,13 @@ def searched(
 
 
 def search_stage(name: str, images: Samples, batch: int, generations: int, exact: bool) -> list[dict[str, Any]]:
-    """Return what the searches find at every γ of one network."""
+    """Return what the searches find for one network, at every γ by the closed form, at the last by gradients."""
     task, rows = task_of(name, images), []
     for gamma in [row.gamma for row in CASES[name].rows]:
         closed_form = evo.ZeroShot(proxy="capacity")
         rows.append(searched(name, task, gamma, closed_form, generations, "capacity"))
-        if name != "resnet50":
-            rows.append(searched(name, task, gamma, evo.ScoreOfFrame(batch_size=batch), generations))
+    if name != "resnet50":
+        rows.append(searched(name, task, gamma, evo.ScoreOfFrame(batch_size=batch), generations))
     if exact and name == "resnet56":
         judge = evo.ScoreOfFrame(batch_size=128)
         rows.append(searched(name, task, rows[-1]["gamma"], judge, generations))
@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="parameters and MACs of FNP's V* at the paper's γ and λ")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--batch", type=int, default=16, help="images per batch of the score of the frame")
+    parser.add_argument("--batch", type=int, default=8, help="images per batch of the score of the frame")
     parser.add_argument("--generations", type=int, default=20)
     parser.add_argument("--exact", action="store_true", help="search ResNet-56 on batches of 128 too (20 minutes)")
     arguments = parser.parse_args()

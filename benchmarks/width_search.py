@@ -50,7 +50,7 @@ QUARTERS = np.array([64, 64, 64, 128, 128, 128, 128])
 BUDGETS = (0.2, 0.3, 0.5)
 CHECKPOINTS = (50, 200, 1000)
 POPULATION = 50
-BATCH = 8
+BATCH = 4
 
 Scores = Callable[[list[str]], dict[str, float]]
 """Returns the score of every architecture, seven digits each."""
@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="leave out the score that needs networks")
     parser.add_argument("--seeds", type=int, default=20, help="of the closed forms")
-    parser.add_argument("--sof-seeds", type=int, default=4)
+    parser.add_argument("--sof-seeds", type=int, default=3)
     options = parser.parse_args()
     table = pd.read_csv(data_folder() / "channel_bench_macro_resnet.csv.gz", dtype={"arch": str}).set_index("arch")
     rng = np.random.default_rng(0)

@@ -123,7 +123,7 @@ class ChannelVectorSpace(GenomeSpace):
 
     @property
     def gamma(self) -> float:
-        """The share γ of the weights that falls for V*: that of the settings, or the one that was found."""
+        """The share γ of the weights that falls for the importance matrix's V*: that of the settings, or the one found."""
         return self._preprocessed[0]
 
     @cached_property
@@ -153,7 +153,7 @@ class ChannelVectorSpace(GenomeSpace):
             kept[:, self._free] = self._values(levels)
             return kept
 
-        levels, _ = widest(
+        levels = widest(
             lambda levels: costs.capacity(counts(levels)),
             lambda levels: limits.fits(counts(levels)),
             self._top,

@@ -132,8 +132,6 @@ def finetuned(
     except EvoError as error:
         raise type(error)(f"fine-tuning: {error}") from error
     except Exception as error:  # e.g. no such device, or a loss that becomes NaN
-        if isinstance(error, FloatingPointError):
-            checkpoint.unlink(missing_ok=True)  # going on from there would end the same way
         raise SettingsError(f"fine-tuning: {describe(error)}") from error
     return annotate(model, finetuning=recipe.to_dict())
 
@@ -145,7 +143,7 @@ def _built(run: Run, task: Task, row: int) -> nn.Module:
 
 def training_file(out: Path) -> Path:
     """Return where the training of what will be `out` keeps its state until it is done."""
-    return out.with_name(f"{out.name}.training")
+    return out.parent / f"{out.name}.training"  # `out` may be ".", which has no name
 
 
 def check_files(out: Path, pt2: Path | None, onnx: Path | None) -> None:

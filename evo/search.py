@@ -93,12 +93,22 @@ def search(
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
-        SettingsError: the parts do not fit together, or nothing that is drawn is within the budget.
+        SettingsError: the parts do not fit together, nothing that is drawn is within the budget, or `max_evaluations` is too
+            few for the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or all evaluations of the first generation failed.
     """
     evaluator = evaluator or LocalEvaluator()
-    check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations, budget)
+    check(
+        task,
+        encoding=encoding,
+        fitness=fitness,
+        algorithm=algorithm,
+        budget=budget,
+        evaluator=evaluator,
+        seed=seed,
+        max_evaluations=max_evaluations,
+    )
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task.network, weights, budget)
     folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
@@ -120,15 +130,16 @@ def search(
 
 def check(
     task: Task,
+    *,
     encoding: Encoding,
     fitness: Fitness,
     algorithm: Algorithm,
+    budget: Budget | None,
     evaluator: Evaluator,
     seed: int,
     max_evaluations: int | None,
-    budget: Budget | None = None,
 ) -> None:
-    """Raise SettingsError, in one sentence, for what cannot work; `search` does this before anything is written."""
+    """Raise SettingsError, in one sentence, for arguments of `search` that cannot work; it does this before all else."""
     for name, value, kind in (
         ("task", task, Task),
         ("encoding", encoding, Encoding),
@@ -203,6 +214,10 @@ class _Loop:
                 rows, blueprints = self._enter(asked)
                 new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
                 if self._limit is not None and self._evaluated + new > self._limit:
+                    if not self._evaluated:
+                        raise SettingsError(
+                            f"max_evaluations: got {self._limit}, but the first generation alone takes {new}"
+                        )
                     break
                 if blueprints and session is None:
                     session = open_session()

@@ -107,7 +107,13 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     weights = layer_weights(model)
     learns = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    # Some layers write into their buffers, others put new ones in their place.
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     try:
         for parameter, _ in learns:
             parameter.requires_grad_(False)
@@ -120,8 +126,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for parameter, before in learns:
             parameter.requires_grad_(before)
         with torch.no_grad():
-            for buffer, before_buffer in buffers:
-                buffer.copy_(before_buffer)
+            for module, name, buffer, content in buffers:
+                module._buffers[name] = buffer.copy_(content)
 
 
 def mean_over(of: Callable[[Batch], Tensor], batches: Sequence[Batch]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evo.errors import SettingsError
 from evo.network.costs import RESOLUTION, relative_positions
 from evo.network.template import LAYERS
 
@@ -18,9 +19,19 @@ Batch = tuple[Tensor, Tensor]
 
 
 def layer_weights(model: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of all convolutional and linear layers in module order, each once, the classifier's included."""
+    """Return the weights of all convolutional and linear layers in module order, each once, the classifier's included.
+
+    Raises:
+        SettingsError: there is none.
+    """
     held = [module._parameters.get("weight") for module in model.modules() if isinstance(module, LAYERS)]
-    return list({id(weight): weight for weight in held if weight is not None}.values())
+    weights = list({id(weight): weight for weight in held if weight is not None}.values())
+    if not weights:
+        raise SettingsError(
+            f"score: {type(model).__name__} has no convolutional or linear layer with a weight of its own, expected one at "
+            "least"
+        )
+    return weights
 
 
 @contextmanager
@@ -231,8 +242,9 @@ def _owned(gradients: Sequence[Tensor]) -> list[Tensor]:
     for gradient in gradients:
         if gradient.dtype in (torch.bfloat16, torch.float16):
             gradient = gradient.float()
-        # Of a sum of two weights, both have the same tensor as gradient; of a repeated one, it is a view of fewer numbers.
-        if gradient.data_ptr() in owned or 0 in gradient.stride():
+        # Weights that are summed or joined have one tensor, or views of it, as gradients; that of a repeated one is a view of
+        # fewer numbers.
+        if gradient.untyped_storage().data_ptr() in owned or 0 in gradient.stride():
             gradient = gradient.clone(memory_format=torch.contiguous_format)
-        owned[gradient.data_ptr()] = gradient
+        owned[gradient.untyped_storage().data_ptr()] = gradient
     return list(owned.values())

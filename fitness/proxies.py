@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evo.errors import SettingsError, unknown_name
 from evo.fitness.frame import Frame, ModelFrame, mean_over, preserved
@@ -78,7 +79,9 @@ def grasp(frame: Frame) -> float:
     weights = layer_weights(frame.model)
 
     def of(batch: Batch) -> Tensor:
-        first = gradients(frame.model, batch, weights, create_graph=True)
+        # Of torch's ways to compute attention, only this one can be differentiated twice.
+        with sdpa_kernel(SDPBackend.MATH):
+            first = gradients(frame.model, batch, weights, create_graph=True)
         product = torch.stack([(gradient.detach() * gradient).sum() for gradient in first]).sum()
         second = torch.autograd.grad(product, weights, materialize_grads=True)
         return -torch.stack([(w.detach() * hg).sum() for w, hg in zip(weights, second, strict=True)]).sum()
@@ -93,18 +96,22 @@ def fisher(frame: Frame) -> float:
     in training mode, mean over batches. A layer that is called several times counts every call.
     """
     seen: list[Tensor] = []
+    channels: list[int] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        seen.append(output)
+        seen.append(output.requires_grad_())  # unless its weight is computed from frozen ones, it does already
+        channels.append(-1 if isinstance(module, nn.Linear) else 1)
         return output.clone()  # what follows may write into it
 
     def of(batch: Batch) -> Tensor:
         seen.clear()
+        channels.clear()
         with hooked(frame.model, LAYERS, keep):
             loss = loss_of(frame.model, batch)
         total = torch.zeros((), dtype=loss.dtype, device=loss.device)
-        for values, gradient in zip(seen, torch.autograd.grad(loss, seen, materialize_grads=True), strict=True):
-            product = (values.detach() * gradient).to(loss.dtype)
+        found = torch.autograd.grad(loss, seen, materialize_grads=True)
+        for values, gradient, dim in zip(seen, found, channels, strict=True):
+            product = (values.detach() * gradient).to(loss.dtype).movedim(dim, 1)
             gates = product.flatten(2).sum(2) if product.dim() > 2 else product
             total = total + gates.square().mean(0).sum() / 2
         return total
@@ -172,8 +179,8 @@ def score(model: nn.Module, batches: Sequence[Batch], proxy: str | Proxy = "sof"
         seed: of dropout, and of what a proxy draws.
 
     Raises:
-        SettingsError: an unknown proxy, or no batch.
-        ValueError: the score is not finite.
+        SettingsError: an unknown proxy, no batch, or a network without a layer that has weights of its own.
+        ValueError: the score is not finite, or a gradient ratio got one batch.
     """
     chosen = proxy_named(proxy) if isinstance(proxy, str) else proxy
     if not batches:

@@ -87,15 +87,19 @@ def zen(frame: Frame) -> float:
 
 
 def _gaussian(model: nn.Module, draw: Callable[[Sequence[int]], Tensor]) -> dict[str, Tensor]:
-    """Return N(0, 1) for every weight of a layer and 0 for its bias, by dotted name."""
-    drawn = {}
+    """Return N(0, 1) for every weight of a layer and 0 for its bias, by dotted name; the first, where layers share one."""
+    drawn: dict[str, Tensor] = {}
+    known: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, LAYERS):
             prefix = f"{name}." if name else ""
             for own, parameter in module._parameters.items():
-                if parameter is not None and own == "weight":
+                if parameter is None or id(parameter) in known:
+                    continue
+                known.add(id(parameter))
+                if own == "weight":
                     drawn[prefix + own] = draw(parameter.shape)
-                elif parameter is not None and own == "bias":
+                elif own == "bias":
                     drawn[prefix + own] = torch.zeros_like(parameter)
     return drawn
 

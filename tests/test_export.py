@@ -118,6 +118,13 @@ def test_an_interrupted_fine_tuning_goes_on(run: evo.Run, digits_task: evo.Task,
     assert {entry.name for entry in tmp_path.iterdir()} == {"whole.evo", "other.evo", "small.evo"}
 
 
+@pytest.mark.parametrize(
+    ("out", "file"), [("run", "run.training"), ("a/b.evo", "a/b.evo.training"), (".", ".training")]
+)
+def test_a_training_is_kept_beside_what_it_is_for_or_in_the_present_folder(out: str, file: str) -> None:
+    assert training_file(Path(out)) == Path(file)
+
+
 def test_another_task_is_noticed(run: evo.Run, digits_task: evo.Task, task: evo.Task) -> None:
     same_task(run, digits_task)
     with pytest.raises(EvoError, match=r"the network is not what it was when the search began$"):

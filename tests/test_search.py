@@ -261,6 +261,13 @@ def test_interruptions_without_end_change_nothing(task: Task, folder: Path, unin
     assert_same(run, uninterrupted)
 
 
+def test_a_limit_that_allows_no_generation_is_refused(task: Task, folder: Path, calls: list[str]) -> None:
+    with pytest.raises(SettingsError, match=r"^max_evaluations: got 9, but the first generation alone takes 10$"):
+        search(task, folder, max_evaluations=9)
+    assert calls == []
+    assert len(search(task, folder, max_evaluations=10).generations) == 1
+
+
 def test_the_limit_counts_what_an_interrupted_search_had_measured(task: Task, folder: Path) -> None:
     with pytest.raises(Stopped):
         search(task, folder, progress=stopping_after(17))

@@ -2,20 +2,18 @@
 
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 import evo
+from evo.cli.interruption import interruptible, left_by_compression, left_by_search, left_by_training
 from evo.errors import EvoError, SettingsError
 from evo.export import training_file
 from evo.run import SETTINGS, Run
@@ -41,50 +39,10 @@ Override = Annotated[
 ]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception: workers are released on its way up."""
-
-
 def console() -> Console:
     """Return standard output; not a terminal, it is wide enough for any table."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=160)
-
-
-@contextmanager
-def interruptible(left: Callable[[], str]) -> Iterator[None]:
-    """End the program in one line on Ctrl-C or SIGTERM: what is `left` then, and how to go on."""
-
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        raise Terminated
-
-    main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, terminate) if main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {left()}", file=sys.stderr)
-        status = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
-        raise typer.Exit(128 + status) from None
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, previous)
-
-
-def _left_by_search(folder: Path) -> str:
-    if (folder / SETTINGS).exists():
-        return f"finished evaluations are in {folder}; to continue: evo resume {shlex.quote(str(folder))}"
-    return _left_by_training(training_file(folder), "the search had not begun, nothing was written")
-
-
-def _left_by_compression(folder: Path) -> str:
-    if (folder / SETTINGS).exists():
-        return f"finished evaluations and epochs are in {folder}; the same command continues"
-    return _left_by_search(folder)
-
-
-def _left_by_training(file: Path, otherwise: str) -> str:
-    return f"finished epochs are in {file}; the same command continues" if file.exists() else otherwise
 
 
 def _version(wanted: bool) -> None:
@@ -114,7 +72,7 @@ def search(
     from evo.cli.config import read_config
 
     config = read_config(file, override or (), out=out)
-    with interruptible(partial(_left_by_search, config.out)):
+    with interruptible(partial(left_by_search, config.out)):
         _search(config)
 
 
@@ -149,7 +107,7 @@ def compress(
     path = save or config.out / "small.evo"
     check_files(path, None, None)
     screen = console()
-    with interruptible(partial(_left_by_compression, config.out)):
+    with interruptible(partial(left_by_compression, config.out)):
         task = _make_task(config, screen)
         with _network_kept(config.out):
             made = run_method(chosen, config, task, screen)
@@ -171,7 +129,7 @@ def resume(folder: Folder, override: Override = None) -> None:
         print(f"{folder}: finished already, all {config.algorithm.rounds} generations are done")
         _summary(run)
         return
-    with interruptible(partial(_left_by_search, folder)):
+    with interruptible(partial(left_by_search, folder)):
         _search(config)
 
 
@@ -324,7 +282,7 @@ def export(
     same_task(run, task)
 
     screen = console()
-    left = partial(_left_by_training, training_file(out), "nothing was written")
+    left = partial(left_by_training, training_file(out), "nothing was written")
     with interruptible(left), TrainingDisplay("fine-tuning", screen) if epochs else nullcontext() as training:
         tuning = recipe if epochs else None
         made = write(run, task, row, out, finetuning=tuning, pt2=pt2, onnx=onnx, on_epoch=training)

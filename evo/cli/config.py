@@ -95,13 +95,13 @@ class Config:
         def check_parts(task: Task) -> None:
             check(
                 task,
-                self.encoding,
-                self.fitness,
-                self.algorithm,
-                self.evaluator,
-                self.seed,
-                self.max_evaluations,
-                self.budget,
+                encoding=self.encoding,
+                fitness=self.fitness,
+                algorithm=self.algorithm,
+                budget=self.budget,
+                evaluator=self.evaluator,
+                seed=self.seed,
+                max_evaluations=self.max_evaluations,
             )
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)

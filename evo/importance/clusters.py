@@ -33,8 +33,10 @@ class Clusters:
         """Return `count` different filters: for each centre in turn the nearest that is not taken yet."""
         from sklearn.cluster import KMeans  # here, since it takes longer to import than all of evo
         from sklearn.exceptions import ConvergenceWarning
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        with warnings.catch_warnings():
+        # Threads add up their parts of a centre in the order in which they happen to end: with one, no bit is left to chance.
+        with warnings.catch_warnings(), threadpool_limits(1):
             # Equal filters make fewer clusters than asked for; the choice below copes with that.
             warnings.simplefilter("ignore", ConvergenceWarning)
             centres = KMeans(count, n_init=_RESTARTS, random_state=self.seed).fit(self.points).cluster_centers_

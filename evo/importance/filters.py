@@ -60,8 +60,10 @@ def free_groups(network: Network, patterns: Sequence[str]) -> BoolArray:
     """Return which groups of a network some pattern (`fnmatch`) matches by name, shape (G,).
 
     Raises:
-        SettingsError: a pattern matches no group.
+        SettingsError: there is no pattern, or one matches no group.
     """
+    if not patterns:
+        raise SettingsError("free: got no pattern; expected at least one, such as '*'")
     names = [group.name for group in network.groups]
     found = np.zeros(len(names), dtype=bool)
     for pattern in patterns:

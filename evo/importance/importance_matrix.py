@@ -29,7 +29,7 @@ class ImportanceMatrix:
             min_channels: channels that every free group keeps at least; all, if it has fewer.
 
         Raises:
-            SettingsError: a pattern matches no group, or `lam` is not a number ≥ 0.
+            SettingsError: there is no pattern, one matches no group, or `lam` is not a number ≥ 0.
         """
         if not 0 <= lam < np.inf:
             raise SettingsError(f"lam: got {lam}; expected a number ≥ 0")
@@ -117,6 +117,6 @@ def importance_matrix(
         min_channels: channels that every free group keeps at least; all, if it has fewer.
 
     Raises:
-        SettingsError: a pattern matches no group, or a number is out of range.
+        SettingsError: there is no pattern, one matches no group, or a number is out of range.
     """
     return ImportanceMatrix(network, lam, free, min_channels).counts(gamma)

@@ -124,8 +124,8 @@ class FilterSelection:
         if key not in self._masks:
             if not 0 < count <= group.size or group.legal_count(count) != count:
                 raise SettingsError(
-                    f"{group.name}: cannot keep {count} of {group.size} channels; the nearest legal number is "
-                    f"{group.legal_count(min(count, group.size))}"
+                    f"{group.name}: cannot keep {count} of {group.size} channels; "
+                    f"{group.legal_count(min(count, group.size))} would be legal"
                 )
             mask = self._chosen(group, count)
             mask.flags.writeable = False
@@ -147,7 +147,13 @@ class FilterSelection:
             # A seed of its own for each group: whether others are cut, and in which order, makes no difference.
             digest = hashlib.sha256(f"{self._seed}\0{group.name}".encode()).digest()
             return METHODS[self._method](self._network, group, int.from_bytes(digest[:4], "little"))
-        scores = np.asarray(self._own_scores.get(group.name, ()), dtype=np.float64)
+        given = self._own_scores.get(group.name, ())
+        try:
+            scores = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:  # text, a tensor that is elsewhere or has a gradient
+            raise SettingsError(
+                f"select: {group.name} got what NumPy cannot read as numbers ({error}); expected {group.size}, one per channel"
+            ) from None
         if scores.shape != (group.size,) or np.isnan(scores).any():
             what = "NaN" if np.isnan(scores).any() else f"scores of shape {scores.shape}"
             raise SettingsError(f"select: {group.name} got {what}; expected {group.size} numbers, one per channel")

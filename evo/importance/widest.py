@@ -18,8 +18,8 @@ def widest(
     fits: Callable[[Levels], BoolArray],
     top: Levels,
     rng: np.random.Generator,
-) -> tuple[Levels, int]:
-    """Return the best vector of levels that was found within limits, shape (F,), and how many were scored.
+) -> Levels:
+    """Return the best vector of levels that was found within limits, shape (F,).
 
     Every round keeps the best `PARENTS` of what is there, crosses them gene by gene, and mutates the `CHILDREN`, some a
     little and some much; it ends when `PATIENCE` rounds have gained less than a hundred-thousandth.
@@ -36,12 +36,10 @@ def widest(
     pool = np.concatenate([even, uneven])
     pool = pool[fits(pool)]
     values = score(pool)
-    scored = len(pool)
     progress = [float(values.max())]
     for _ in range(ROUNDS):
         children = _children(pool, top, rng)
         children = children[fits(children)]
-        scored += len(children)
         # What scores the same is as good as the same.
         found, first = np.unique(np.concatenate([values, score(children)]), return_index=True)
         kept = first[::-1][:PARENTS]
@@ -49,7 +47,7 @@ def widest(
         progress.append(float(values[0]))
         if len(progress) > PATIENCE and values[0] - progress[-PATIENCE] <= 1e-5 * abs(values[0]):
             break
-    return pool[0], scored
+    return np.asarray(pool[0])
 
 
 def _children(pool: Levels, top: Levels, rng: np.random.Generator) -> Levels:

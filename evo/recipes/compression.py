@@ -70,8 +70,8 @@ def tune(
 ) -> Compression:
     """Fine-tune individuals on all training images; the one with the lowest error on the validation images wins.
 
-    Every network is kept in the run's folder as `tuned-<id>.evo`. Called again, it is read from there if it was tuned by the
-    same recipe; killed in between, its training goes on after the last finished epoch.
+    Every network is kept in the run's folder as `tuned-<id>.evo`. Called again, it is read from there if it is of the same
+    structure and was tuned by the same recipe; killed in between, its training goes on after the last finished epoch.
 
     Args:
         run: where they are from.
@@ -105,7 +105,9 @@ def _tuned(run: Run, task: Task, row: int, recipe: Recipe, on_epoch: Callable[[E
     file = run.folder / f"tuned-{row}.evo"
     if file.exists():
         kept = load(file, task.network.build(task.network.full))
-        if origin_of(kept).provenance.get("finetuning") == recipe.to_dict():
+        origin = origin_of(kept)
+        # The structure too: the file may be left of a search that was deleted, where the id was another individual's.
+        if (origin.blueprint, origin.provenance.get("finetuning")) == (run.blueprint(row), recipe.to_dict()):
             return kept
     model = finetuned(run, task, row, recipe, training_file(file), on_epoch)
     save(model, file)

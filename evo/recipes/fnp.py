@@ -56,7 +56,16 @@ def fnp(
     """
     encoding, fitness, algorithm = encoding or ChannelVector(), fitness or ScoreOfFrame(), algorithm or FGA()
     evaluator, finetuning = evaluator or LocalEvaluator(), finetuning or FINETUNING
-    check(task, encoding, fitness, algorithm, evaluator, seed, max_evaluations, budget)
+    check(
+        task,
+        encoding=encoding,
+        fitness=fitness,
+        algorithm=algorithm,
+        budget=budget,
+        evaluator=evaluator,
+        seed=seed,
+        max_evaluations=max_evaluations,
+    )
     expect("encoding", encoding, ChannelVector)
     check_tuning(finetuning, tries)
     # Preprocess: V*, the channels that the importance matrix leaves (Algorithm 1).

@@ -79,10 +79,10 @@ def train(
         val: images to measure the error on after every epoch, if `on_epoch` or `recipe.patience` asks for it; needed for
             the latter. Without patience they play no part in the result.
         checkpoint: file that the whole state is written to after every epoch: twice the network's size, three times with
-            Adam, and once more with patience; yours to delete.
+            Adam, and once more with patience; yours to delete, unless there is a FloatingPointError.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite.
+        FloatingPointError: the loss became NaN or infinite, or the network's output on `val` did.
         NetworkError: the checkpoint cannot be written, is damaged, or belongs to another training.
         SettingsError: `recipe.distill` is positive without a teacher, or `recipe.patience` given without `val`.
     """
@@ -103,7 +103,12 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(int(rng.integers(2**63)))
         training = _Training(model, samples, recipe, rng, per_epoch, teacher, val)
-        training.run(on_epoch, file)
+        try:
+            training.run(on_epoch, file)
+        except FloatingPointError:
+            if file is not None:
+                file.path.unlink(missing_ok=True)  # going on from there would end the same way
+            raise
     return place(model, CPU, torch.contiguous_format).eval()
 
 

@@ -91,10 +91,10 @@ def names(layers: Any) -> list[str]:
     return [entry["name"] for entry in layers]
 
 
-def test_a_users_network_from_the_shell(tmp_path: Path) -> None:
-    (tmp_path / "inspected.py").write_text(NETS)
-    command = [sys.executable, "-m", "evo.cli", "inspect", "inspected:Two", "--input", "3,8,8", "--input", "5"]
-    plain = subprocess.run([*command, "--args", "width=10"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+def test_a_users_network_from_the_shell(nets: None, shell: Shell, place: Path) -> None:
+    two = ["inspected:Two", "--input", "3,8,8", "--input", "5"]
+    command = [sys.executable, "-m", "evo.cli", "inspect", *two, "--args", "width=10"]
+    plain = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.splitlines()[0].startswith(
         "inspected:Two (Two) on inputs of 3×8×8 and 5: 16 searchable channels in 2 groups; "
@@ -102,9 +102,10 @@ def test_a_users_network_from_the_shell(tmp_path: Path) -> None:
     for text in ("2 equal parts", "images, numbers", "grouped", "spare", "the network's output", "peak bytes"):
         assert text in plain.stdout
     assert "\x1b" not in plain.stdout
-    document = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert names(json.loads(document.stdout)["groups"]) == ["images", "grouped"]
-    assert "a module that talks" in document.stderr
+    status, document, talk = shell(*two, "--json")
+    assert status == 0
+    assert names(json.loads(document)["groups"]) == ["images", "grouped"]
+    assert "a module that talks" in talk
 
 
 def test_json_of_a_network_of_the_zoo(shell: Shell) -> None:

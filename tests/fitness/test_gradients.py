@@ -183,6 +183,33 @@ def test_weights_that_share_a_gradient_count_each() -> None:
         assert GradientRatio()(model, batches[:count]) == pytest.approx(expected, rel=1e-5)
 
 
+class Joined(nn.Module):
+    """Two weights that are joined and added to a third, so that the gradients of the two are halves of the third's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole, self.upper, self.lower = (nn.Linear(5, rows, bias=False) for rows in (4, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, torch.cat([self.upper.weight, self.lower.weight]) + self.whole.weight)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_gradients_that_are_parts_of_another_are_not_overwritten_with_it(signed: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = Joined()
+    for layer in (model.whole, model.upper, model.lower):
+        layer.weight.data = torch.randn(layer.weight.shape, generator=generator)
+    batches = [(torch.randn(8, 5, generator=generator), torch.arange(8) % 4) for _ in range(3)]
+    found = [gradients(model, batch, layer_weights(model)) for batch in batches]
+    assert found[0][2].untyped_storage().data_ptr() == found[0][0].untyped_storage().data_ptr()
+    values = [np.stack([batch[layer].flatten().numpy() for batch in found]) for layer in range(3)]
+    ratio = GradientRatio(signed=signed)
+    for count in (2, 3):
+        expected = plain([layer[:count] for layer in values], ratio)
+        assert ratio(model, batches[:count]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_layer_weights_are_those_of_convolutions_and_linear_layers_once_each() -> None:
     shared = nn.Conv2d(2, 2, 3)
     model = nn.Sequential(

@@ -12,6 +12,7 @@ from evo.fitness.frame import Frame
 from evo.fitness.gradients import Batch, GradientRatio, layer_weights, positions_of
 from evo.fitness.proxies import CLOSED_FORMS, PROXIES, score
 from evo.network.zoo import nasbench201, resnet20
+from tests.network.networks import Transformer
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -302,6 +303,36 @@ def test_leaves_the_network_as_it_was(proxy: str, model: Small, batches: list[Ba
         assert list(state(model)) == before
 
 
+def made(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return what `make` makes, the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return make()
+
+
+class Counting(nn.Module):
+    """Puts a new tensor in the place of a buffer instead of writing into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros(()))
+        self.fc = nn.Linear(50, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return self.fc(x.flatten(1)).relu()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("proxy", ["sof", "fisher", "zen", "macs"])
+def test_leaves_buffers_that_are_replaced_as_they_were(proxy: str) -> None:
+    model = made(Counting)
+    before = model.get_buffer("calls")
+    score(model, batches_of(2, "cpu"), proxy)
+    assert model.get_buffer("calls") is before
+    assert float(before) == 0
+
+
 def test_leaves_the_network_as_it_was_when_something_fails(model: Small, batches: list[Batch]) -> None:
     before = list(state(model.eval()))
     wrong = [(x, y + 5) for x, y in batches]
@@ -339,6 +370,71 @@ def test_runs_on_cells_with_and_without_use(proxy: str, arch: str) -> None:
     assert scores[0] != scores[1]
 
 
+def images_of(channels: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(4, channels, 5, 5, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = (nn.Conv2d(2, 2, 3, padding=1, bias=False) for _ in range(2))
+        self.other.weight = self.one.weight
+        self.fc = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.other(self.one(x).relu()).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_layers_that_share_a_weight(proxy: str) -> None:
+    """Whatever draws or replaces weights has to do so once for both."""
+    model = made(Tied)
+    assert math.isfinite(score(model, images_of(2), proxy))
+    assert model.get_parameter("other.weight") is model.get_parameter("one.weight")
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_layer_whose_weight_is_computed(proxy: str) -> None:
+    model = made(
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 4, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)
+        )
+    )
+    assert math.isfinite(score(model, images_of(2), proxy))
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_attention(proxy: str) -> None:
+    model = made(
+        lambda: nn.Sequential(nn.Conv2d(2, 8, 3), Transformer(8, "fused"), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    )
+    assert math.isfinite(score(model, images_of(2), proxy))
+
+
+def test_fisher_knows_where_the_channels_of_a_linear_layer_are() -> None:
+    """A linear layer on the channels of every position is a convolution of 1 × 1."""
+    generator = torch.Generator().manual_seed(1)
+    conv, fc = nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
+    for parameter in (*conv.parameters(), *fc.parameters()):
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    rows = nn.Linear(2, 4)
+    rows.weight.data, rows.bias.data = conv.weight.data[:, :, 0, 0], conv.bias.data  # type: ignore[union-attr]
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.fc = rows, fc
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.rows(x.flatten(2).transpose(1, 2)).relu().mean(1))  # type: ignore[no-any-return]
+
+    as_conv = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc)
+    assert score(Rows(), images_of(2), "fisher") == pytest.approx(score(as_conv, images_of(2), "fisher"), rel=1e-5)
+
+
 def test_naswot_needs_rectifiers() -> None:
     batch = (torch.randn(3, 4), torch.tensor([0, 1, 0]))
     with pytest.raises(evo.EvoError, match="the network has none"):
@@ -360,6 +456,10 @@ def test_bad_input_is_refused(model: Small, batches: list[Batch]) -> None:
         score(model, batches, "synflo")
     with pytest.raises(evo.EvoError, match="got no batch"):
         score(model, [], "snip")
+    with pytest.raises(
+        evo.EvoError, match="score: Sequential has no convolutional or linear layer with a weight of its own"
+    ):
+        score(nn.Sequential(nn.Flatten()), batches, "naswot")
     with pytest.raises(ValueError, match="a deviation over batches needs two of them, got 1"):
         score(model, batches[:1], "zico")
 

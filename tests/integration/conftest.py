@@ -12,11 +12,21 @@ from typing import Any
 import pytest
 
 from evo.history import MEASUREMENTS
+from tests.integration.shell import Shell
 
 SCRIPT = Path(__file__).with_name("search_digits.py")
 
 Rows = list[dict[str, Any]]
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """Run `evo` in this process, in an empty folder; imports leave nothing behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield Shell(capsys)
+    sys.modules.pop("mine", None)
 
 
 @pytest.fixture(scope="session")

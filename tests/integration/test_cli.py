@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +11,11 @@ import pytest
 import torch
 
 import evo
-from evo.cli.app import main
 from evo.cli.keys import markdown
 from evo.history import MEASUREMENTS
 from evo.network.checkpoint import describe
 from evo.run import read_settings
+from tests.integration.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits.toml"
@@ -31,38 +29,6 @@ QUICK = [
     "evaluator.workers=0",
 ]
 TINY = [part for override in [*(f"task.{key}" for key in SMALL), *QUICK] for part in ("--set", override)]
-
-
-@dataclass
-class Result:
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs `evo` in this process: quick, but with the real argument parser and error handling."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> Result:
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = self._capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(left.value.code or 0), captured.out, captured.err)
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield Shell(capsys)
-    sys.modules.pop("mine", None)
 
 
 def history(folder: Path) -> pd.DataFrame:

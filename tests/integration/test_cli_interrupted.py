@@ -1,4 +1,7 @@
-"""`evo search` killed, interrupted and terminated: what is said, what is left behind, and that `evo resume` makes it whole."""
+"""`evo` killed, interrupted and terminated: what is said, what is left behind, and that going on makes it whole.
+
+What is to be stopped is a process of its own; what it is compared with, and what goes on, runs in this one.
+"""
 
 import os
 import signal
@@ -7,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import evo
+from tests.integration.shell import Shell
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.toml"
 OVERRIDES = [
@@ -35,10 +40,10 @@ def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def search(place: Path, out: str, *overrides: str) -> "subprocess.Popen[str]":
-    """Start a tiny search of digits.toml."""
+def tiny(out: str, *overrides: str) -> list[str]:
+    """Return the command for a tiny search of digits.toml."""
     changes = [part for override in [*OVERRIDES, *overrides] for part in ("--set", override)]
-    return start(place, "search", str(DIGITS), *changes, "--out", out)
+    return ["search", str(DIGITS), *changes, "--out", out]
 
 
 def count(folder: Path) -> int:
@@ -59,28 +64,29 @@ def wait_for(folder: Path, individuals: int, process: "subprocess.Popen[str]") -
         time.sleep(0.02)
 
 
-def test_a_killed_search_resumes_bit_for_bit(tmp_path: Path, rows: Callable[[Path], list[dict[str, Any]]]) -> None:
-    whole = search(tmp_path, "whole", "evaluator.workers=0")
-    killed = search(tmp_path, "killed", "evaluator.workers=1")
-    wait_for(tmp_path / "killed", 6, killed)  # within the second of three generations
+def test_a_killed_search_resumes_bit_for_bit(
+    tmp_path: Path, shell: Shell, rows: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    longer = "algorithm.generations=8"
+    killed = start(tmp_path, *tiny("killed", longer, "evaluator.workers=1"))
+    wait_for(tmp_path / "killed", 6, killed)  # within the second generation
     killed.kill()
     killed.communicate()
-    out, err = whole.communicate(timeout=120)
-    assert (whole.returncode, err) == (0, ""), out
+    whole = shell(*tiny("whole", longer, "evaluator.workers=0"))
+    assert (whole.status, whole.err) == (0, "")
     expected = rows(tmp_path / "whole")
     assert 6 <= count(tmp_path / "killed") < len(expected)
-    resumed = start(tmp_path, "resume", "killed", "--set", "evaluator.workers=0")
-    out, err = resumed.communicate(timeout=120)
-    assert (resumed.returncode, err) == (0, "")
-    assert "training the network" not in out
+    resumed = shell("resume", "killed", "--set", "evaluator.workers=0")
+    assert (resumed.status, resumed.err) == (0, "")
+    assert "training the network" not in resumed.out
     assert rows(tmp_path / "killed") == expected
 
 
 def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_no_worker(tmp_path: Path) -> None:
     endless = "algorithm.generations=1000"
     cases = {
-        "interrupted": (signal.SIGINT, 130, search(tmp_path, "interrupted", endless, "evaluator.workers=1")),
-        "terminated": (signal.SIGTERM, 143, search(tmp_path, "terminated", endless, "evaluator.workers=0")),
+        "interrupted": (signal.SIGINT, 130, start(tmp_path, *tiny("interrupted", endless, "evaluator.workers=1"))),
+        "terminated": (signal.SIGTERM, 143, start(tmp_path, *tiny("terminated", endless, "evaluator.workers=0"))),
     }
     for out, (number, status, process) in cases.items():
         wait_for(tmp_path / out, 2, process)
@@ -104,46 +110,47 @@ def stop_in_epoch(epoch: int, process: "subprocess.Popen[str]", number: signal.S
     raise AssertionError(process.communicate())
 
 
-def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    lively = ("task.train.epochs=100", "evaluator.workers=0", "algorithm.generations=1")
-    err = stop_in_epoch(2, search(tmp_path, "run", *lively), signal.SIGINT)
+def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path, shell: Shell) -> None:
+    search = tiny("run", "task.train.epochs=40", "evaluator.workers=0", "algorithm.generations=1")
+    err = stop_in_epoch(2, start(tmp_path, *search), signal.SIGINT)
     assert err == "interrupted: finished epochs are in run.training; the same command continues\n"
-    out, err = search(tmp_path, "run", *lively).communicate(timeout=120)
-    assert err == ""
-    assert "training the network: epoch 1 of 100" not in out
-    assert "training the network: epoch 100 of 100" in out
+    found = shell(*search)
+    assert (found.status, found.err) == (0, "")
+    assert "training the network: epoch 1 of 40" not in found.out
+    assert "training the network: epoch 40 of 40" in found.out
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
-    export = ("export", "run", "--out", "small.evo", "--finetune", "100")
+    export = ("export", "run", "--out", "small.evo", "--finetune", "40")
     stop_in_epoch(2, start(tmp_path, *export), signal.SIGKILL)
     assert (tmp_path / "small.evo.training").exists()
-    out, err = start(tmp_path, *export).communicate(timeout=120)
-    assert err == ""
-    assert "fine-tuning: epoch 2 of 100" not in out
-    assert "fine-tuning: epoch 100 of 100" in out
+    made = shell(*export)
+    assert (made.status, made.err) == (0, "")
+    assert "fine-tuning: epoch 2 of 40" not in made.out
+    assert "fine-tuning: epoch 40 of 40" in made.out
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "small.evo"]
 
 
-def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(tmp_path: Path) -> None:
+def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(tmp_path: Path, shell: Shell) -> None:
     settings = ["task.model=lenet", "task.data=digits", "algorithm.generations=10", "algorithm.population=8"]
     settings += [*OVERRIDES[:2], "evaluator.workers=0", "finetuning.epochs=30"]
     overrides = [part for setting in settings for part in ("--set", setting)]
+    compress = ["compress", "--method", "fnp", "--gamma", "0.3", *overrides, "--out", "run"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for place in (whole, killed):
+        place.mkdir()
 
-    def compress(place: str) -> "subprocess.Popen[str]":
-        (tmp_path / place).mkdir(exist_ok=True)
-        return start(tmp_path / place, "compress", "--method", "fnp", "--gamma", "0.3", *overrides, "--out", "run")
-
-    whole, killed = compress("whole"), compress("killed")
-    wait_for(tmp_path / "killed" / "run", 12, killed)
-    killed.kill()
-    killed.communicate()
-    assert 12 <= count(tmp_path / "killed" / "run") < 11 * 8
-    stop_in_epoch(2, compress("killed"), signal.SIGKILL)
-    assert len(list((tmp_path / "killed" / "run").glob("tuned-*.evo.training"))) == 1
-    for process in (whole, compress("killed")):
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, err) == (0, ""), out
-    assert "fine-tuning: epoch 2 of 30" not in out
-    files = [tmp_path / place / "run" / "small.evo" for place in ("whole", "killed")]
+    process = start(killed, *compress)
+    wait_for(killed / "run", 12, process)
+    process.kill()
+    process.communicate()
+    assert 12 <= count(killed / "run") < 11 * 8
+    stop_in_epoch(2, start(killed, *compress), signal.SIGKILL)
+    assert len(list((killed / "run").glob("tuned-*.evo.training"))) == 1
+    for place in (whole, killed):
+        with chdir(place):
+            made = shell(*compress)
+        assert (made.status, made.err) == (0, "")
+    assert "fine-tuning: epoch 2 of 30" not in made.out
+    files = [place / "run" / "small.evo" for place in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert not list(files[1].parent.glob("*.training"))
+    assert not list((killed / "run").glob("*.training"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import evo
-from evo.errors import RunFolderError
+from evo.errors import RunFolderError, SettingsError
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -151,7 +151,8 @@ def test_finished_run_is_returned(run: Path, digits_task: evo.Task) -> None:
 
 def test_killed_while_setting_up(folder: Path, digits_task: evo.Task, finished: Path) -> None:
     """A search that dies before run.toml is there leaves nothing that is in the way of the next, whichever that is."""
-    search(digits_task, folder, fitness=evo.SubsetFineTune(images=50, epochs=0), max_evaluations=1).close()
+    with pytest.raises(SettingsError):  # which leaves an empty history
+        search(digits_task, folder, fitness=evo.SubsetFineTune(images=50, epochs=0), max_evaluations=1)
     (folder / "run.toml").unlink()
     found = search(digits_task, folder)
     with_settings = evo.Run(finished)

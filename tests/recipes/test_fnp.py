@@ -15,6 +15,7 @@ from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import SettingsError
 from evo.importance import FilterSelection, importance_matrix
+from evo.network.origin import annotate
 from evo.recipes.compression import Compression
 from evo.recipes.fnp import fnp
 from evo.search import Progress
@@ -107,6 +108,14 @@ def test_a_finished_compression_is_handed_back_and_another_recipe_tunes_again(
     assert [report.epoch for report in longer] == [1, 2, 3]
     assert not same_weights(other.model, result.model)
     assert {entry.name for entry in copied.glob("tuned-*")} == {f"tuned-{result.id}.evo"}
+
+
+def test_a_file_of_another_structure_under_its_name_is_not_handed_back(
+    digits_task: evo.Task, result: Compression, copied: Path
+) -> None:
+    other = annotate(digits_task.network.build(digits_task.network.full), finetuning=RECIPE.to_dict())
+    evo.save(other, copied / f"tuned-{result.id}.evo")
+    assert same_weights(compress(digits_task, copied).model, result.model)
 
 
 def test_of_several_tries_the_lowest_validation_error_wins(digits_task: evo.Task, copied: Path) -> None:

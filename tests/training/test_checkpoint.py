@@ -146,6 +146,13 @@ def test_what_has_ended_is_handed_back_at_once(case: str, some: Samples, tmp_pat
     assert path.read_bytes() == before
 
 
+def test_what_diverged_leaves_no_file_that_would_diverge_again(some: Samples, tmp_path: Path) -> None:
+    recipe = Recipe(batch_size=32, epochs=3, lr=1e30)
+    with pytest.raises(FloatingPointError):
+        train(network(), some, recipe, np.random.default_rng(0), checkpoint=tmp_path / "training")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_generator_of_any_kind_is_kept(some: Samples, tmp_path: Path) -> None:
     recipe = Recipe(batch_size=32, epochs=2)
 
