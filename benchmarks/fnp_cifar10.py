@@ -11,8 +11,10 @@ as many parameters. Variants differ in how they find the widths:
 
 `ga` and `ga+im` get fewer candidates (`Plan.tuned_search`) than the zero-shot searches, since each costs many times as much.
 All keep the filters that the k-reciprocal neighbours choose; `fnp` is also tuned with those of k-means, L1 and chance (Table
-12). Every network is fine-tuned by one recipe, `Plan.recipe`, with several seeds, and so is the base network: what tuning
-alone adds is no merit of pruning. Test images are looked at once per network, at the end.
+12). Every network is fine-tuned by one recipe, `Plan.recipe`, those of Tables 11 and 12 with several seeds, and so is the base
+network: what tuning alone adds is no merit of pruning. Test images are looked at once per network, at the end.
+
+`--pictures` draws the scores of four searches with small batches (Fig. 6 and 7 of the paper) instead.
 
 Outputs: tables on the screen, the paper's figures beside ours, and `benchmarks/results/fnp_cifar10_<network>.json`. Networks
 and searches are kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
@@ -42,12 +44,13 @@ from torch import nn
 
 import evo
 from benchmarks.cifar10 import load_cifar10
-from benchmarks.common import ROOT, data_folder, write_results
+from benchmarks.common import RESULTS, ROOT, data_folder, write_results
 from evo.algorithms.base import Algorithm
 from evo.encodings.budgeted import bind_within
 from evo.fitness.base import Fitness
 from evo.importance import importance_matrix
 from evo.network.zoo import ZOO
+from evo.report.plots import plot_score_distribution, plot_scores, save_figure
 from evo.training import EpochReport, Recipe, Samples, train
 
 CACHE = ROOT / ".cache" / "fnp_cifar10"
@@ -110,6 +113,10 @@ PAPER = {
     "table 11, ResNet-56 at γ = 0.7": {"random": 90.72, "importance matrix": 92.32, "fnp": 93.10},
     "table 12, ResNet-56": {"fnp": 93.92, "fnp, kmeans": 92.80, "fnp, l1": 93.00, "fnp, random filters": 92.50},
 }
+
+
+REPEATED = ("base network", "random", "importance matrix", "fnp", "fnp, kmeans", "fnp, l1", "fnp, random filters")
+"""Variants that are tuned with all seeds, the others with the first: those of Tables 11 and 12."""
 
 
 def quick(plan: Plan) -> Plan:
@@ -240,6 +247,25 @@ class Ablation:
         self.console.print(f"{name}: {variant.params:,} parameters, {variant.evaluations} candidates, {taken}")
         return variant
 
+    def pictures(self, folder: Path) -> list[Path]:
+        """Draw the scores of a search's candidates (Fig. 6) and their distribution in four searches (Fig. 7)."""
+        runs = [
+            evo.search(
+                self.task,
+                encoding=self.encoding(),
+                fitness=evo.ScoreOfFrame(batch_size=8, device=self.device),
+                algorithm=evo.FGA(**self.plan.search),
+                budget=self.budget,
+                out=CACHE / f"pictures-{self.plan.network}-{self.plan.gamma}-{seed}",
+                seed=seed,
+            )
+            for seed in range(4)
+        ]
+        return [
+            save_figure(plot_scores(runs[0]), folder / f"fnp_scores_{self.plan.network}.png"),
+            save_figure(plot_score_distribution(runs), folder / f"fnp_score_distribution_{self.plan.network}.png"),
+        ]
+
     def selected(self, name: str, variant: Variant, select: str) -> Variant:
         """Return the same widths with other filters."""
         space = self.encoding(select=select).bind(self.task.network, (1.0,))
@@ -270,7 +296,13 @@ class Ablation:
     def tune(self, variants: Sequence[Variant]) -> None:
         """Fine-tune every variant with every seed, in parallel on processors, and measure all."""
         recipe = {**self.plan.recipe, "device": self.device}
-        jobs = {(v.name, seed): self._path(v, seed, recipe) for seed in self.plan.seeds for v in variants}
+        seeds = {v.name: self.plan.seeds if v.name in REPEATED else self.plan.seeds[:1] for v in variants}
+        jobs = {
+            (v.name, seed): self._path(v, seed, recipe)
+            for seed in self.plan.seeds
+            for v in variants
+            if seed in seeds[v.name]
+        }
         blueprints = {variant.name: variant.blueprint for variant in variants}
         missing = [key for key, path in jobs.items() if not path.exists()]
         workers = len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
@@ -281,7 +313,7 @@ class Ablation:
                 self.console.print(f"tuned {key[0]}, seed {key[1]}: {seconds:.0f} s")
         assert self.task.test is not None
         for variant in variants:
-            models = [evo.load(jobs[variant.name, seed]) for seed in self.plan.seeds]
+            models = [evo.load(jobs[variant.name, seed]) for seed in seeds[variant.name]]
             variant.val = tuple(1 - evo.error_rate(model, self.task.val, device=self.device) for model in models)
             variant.test = tuple(1 - evo.error_rate(model, self.task.test, device=self.device) for model in models)
 
@@ -305,11 +337,11 @@ def _tune(task: evo.Task, blueprint: evo.Blueprint, seed: int, recipe: Settings,
 
 def table(variants: Sequence[Variant]) -> Table:
     """Return the comparison as a table."""
-    shown = Table(title="CIFAR-10 (JPEG), accuracy in per cent: mean ± standard deviation over seeds")
+    shown = Table(title="CIFAR-10 (JPEG), accuracy in per cent: mean ± standard deviation over seeds (none: one seed)")
     for column in ("variant", "params", "MACs", "candidates", "search, s", "validation", "test", "paper"):
         shown.add_column(column, justify="left" if column == "variant" else "right")
     for variant in variants:
-        printed = [f"{100 * statistics.fmean(p):.2f} ± {100 * _spread(p):.2f}" for p in (variant.val, variant.test)]
+        printed = [_accuracy(values) for values in (variant.val, variant.test)]
         paper = ", ".join(
             f"{row[variant.name]:.2f} (T{name[6:8].strip(',')})" for name, row in PAPER.items() if variant.name in row
         )
@@ -320,8 +352,9 @@ def table(variants: Sequence[Variant]) -> Table:
     return shown
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _accuracy(values: Sequence[float]) -> str:
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):.2f}{spread}"
 
 
 def main() -> None:
@@ -330,6 +363,7 @@ def main() -> None:
     parser.add_argument("--network", choices=PLANS, default="resnet20")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--pictures", action="store_true", help="draw the scores of four searches instead")
     parser.add_argument("--seeds", type=int, help="of every fine-tuning, in place of the plan's")
     parser.add_argument("--gamma", type=float, help="in place of the plan's")
     options = parser.parse_args()
@@ -347,6 +381,10 @@ def main() -> None:
     accuracy = {name: 1 - evo.error_rate(base, part) for name, part in data.items() if name != "train"}
     console.print(f"base network: {accuracy['val']:.2%} on validation images")
     ablation = Ablation(plan, task, options.device, console)
+    if options.pictures:
+        for path in ablation.pictures(RESULTS):
+            console.print(f"written to {path}")
+        return
     variants = ablation.variants()
     ablation.tune(variants)
     console.print(table(variants))
