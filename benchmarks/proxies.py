@@ -91,7 +91,7 @@ def _channel_bench(arch: str) -> nn.Module:
 
 TRUTHS = (
     Truth("channel_bench", "channel_bench_macro_resnet.csv.gz", "acc_mean", _channel_bench, 8),
-    Truth("nasbench201", "nats_tss.csv.gz", "c10_test_200", nasbench201, 32),
+    Truth("nasbench201", "nats_tss.csv.gz", "c10_test_200", nasbench201, 16),
 )
 
 
