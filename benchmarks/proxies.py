@@ -2,9 +2,10 @@
 
 Two tables of trained networks, both on CIFAR-10: Channel-Bench-Macro, a ResNet of seven widths (its accuracies are means of
 three trainings), and NAS-Bench-201, cells of five operations (200 epochs). From each, `--networks` are drawn at random and
-split in two halves; what has constants (cap, exponents of resolution and gradient) was tuned on such halves;
-"unseen" is the other. Every seed draws new weights and new images. Figures are means over seeds; intervals are 95 % of a
-bootstrap over networks. A network whose score is not finite ranks last.
+split in two halves. What is fitted here (`mix`) sees the first half only, and "unseen" is the other. The cap and the exponents
+of resolution and gradient were chosen before, on other random samples of the same tables, which overlap with these. Every seed
+draws new weights and new images. Figures are means over seeds; intervals are 95 % of a bootstrap over networks. A network
+whose score is not finite ranks last.
 
 - `sof` is the default of `ScoreOfFrame` without its penalty; `printed` FNP eq. 10, `zico` the public variant; `capped`,
   `capped + resolution` and `capped + gradient` take it apart.

@@ -125,8 +125,9 @@ class GradientRatio:
     et al. 2023); the public ZiCo code never clears the gradients, so that its second is the sum of the first two. A layer
     without gradients contributes nothing.
 
-    The ratios are nearly the same for all networks, so that their sum counts weights; what tells networks of the same
-    widths apart is ‖g‖. The constants were chosen on halves of two tables of trained networks (`benchmarks/proxies.py`).
+    The ratios are nearly the same for all networks, so that their sum counts weights. The constants were chosen on samples of
+    two tables of trained networks; what each is worth is measured in `benchmarks/proxies.py`: the resolution much, the size
+    of the gradients nothing for widths and little, if anything, for other structures.
 
     Attributes:
         estimator: "printed" leaves out weights with σ = 0; "capped" lets no weight count more than `cap`. The ratios of a few

@@ -211,8 +211,7 @@ class CostModel:
         """Return Σ over layers of r^resolution · log(number of weights), shape (…): a score of widths, larger is better.
 
         r in (0, 1] is a layer's number of output positions as a share of the largest: weights that work at a high resolution
-        count more. The exponent was chosen on half of Channel-Bench-Macro (`benchmarks/proxies.py`); with 0, all layers
-        count alike.
+        count more. The exponent was chosen on a random half of Channel-Bench-Macro; with 0, all layers count alike.
 
         Args:
             counts: kept channels, at least one per group, shape (…, G).
