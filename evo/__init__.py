@@ -2,14 +2,14 @@
 
 A `Task` is a trained network with data. An encoding (`FilterBits`) turns genomes into structures, a fitness
 (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them, an algorithm (`ECS`,
-`FGA`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an evaluator (`LocalEvaluator`,
+`FGA`, `NSGA2`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an evaluator (`LocalEvaluator`,
 `RayEvaluator`) does the work, and `search` returns a `Run`: a history, a Pareto front, and networks to build, fine-tune,
 `save` and `load`.
 """
 
 from typing import TYPE_CHECKING
 
-from evo.algorithms import ECS, FGA, RandomSearch, toolbox
+from evo.algorithms import ECS, FGA, NSGA2, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.candidate import Candidate
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ECS",
     "FGA",
+    "NSGA2",
     "Blueprint",
     "Budget",
     "Candidate",

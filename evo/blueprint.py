@@ -32,6 +32,10 @@ class Blueprint:
     groups: tuple[tuple[str, int, bytes], ...]
     layer_bits: tuple[tuple[str, int], ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without what was derived from the fields: masks take eight times their packed bytes."""
+        return Blueprint, (self.groups, self.layer_bits)
+
     @classmethod
     def from_masks(cls, masks: Mapping[str, BoolArray]) -> "Blueprint":
         """Make a blueprint from one boolean mask of shape (channels,) per group, true where the channel is kept.

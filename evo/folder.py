@@ -1,16 +1,20 @@
 """The folder of a search: claimed, made, and refused if it belongs to another one."""
 
 import fcntl
+import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import safetensors.torch
 import tomli_w
+from safetensors import SafetensorError
 
 from evo.algorithms import ALGORITHMS, Algorithm
 from evo.budget import Budget
@@ -23,6 +27,8 @@ from evo.history import History
 from evo.run import BASE, HISTORY, SETTINGS, read_settings
 from evo.settings import Settings
 from evo.task import Task
+
+LOCK = ".lock"
 
 IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seed", "threads")
 """The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
@@ -42,6 +48,7 @@ def describe_search(
     settings: dict[str, Any] = {
         "seed": seed,
         "threads": evaluator.threads,
+        "rounds": algorithm.rounds,
         "task": task.describe(),
         "encoding": {"name": _name(encoding, ENCODINGS), **encoding.to_dict()},
         "fitness": fitness.describe(),
@@ -76,6 +83,24 @@ def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Who searches in a folder.
+
+    Attributes:
+        process: its process id.
+        host: the machine that it runs on.
+        since: when it began, or went on, in seconds since 1970.
+    """
+
+    process: int
+    host: str
+    since: float
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold the folder for this process alone.
@@ -85,24 +110,77 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / LOCK).open("a+")
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror or error})") from None
     with lock:
+        if not _locked(lock, folder):
+            other = _read_claim(lock)
+            who = f" ({other})" if other else ""
+            raise RunFolderError(f"{folder}: another search is writing here{who}; wait for it or choose another folder")
+        claim = Claim(os.getpid(), platform.node(), time.time())
+        try:
+            lock.truncate(0)
+            os.write(lock.fileno(), json.dumps(asdict(claim)).encode())
+        except OSError as error:
+            raise RunFolderError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        yield
+
+
+def claim_on(folder: Path) -> Claim | None:
+    """Return who is searching in the folder at this moment; None if nobody is. It does not keep anybody from doing so.
+
+    Raises:
+        RunFolderError: somebody holds it who does not say so.
+    """
+    try:
+        lock = (folder / LOCK).open()
+    except OSError:
+        return None
+    with lock:
+        for _ in range(100):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if claim := _read_claim(lock):
+                    return claim
+                time.sleep(0.01)  # it is about to write it
+            else:
+                return None
+    raise RunFolderError(f"{folder / LOCK}: locked by something that is no search")
+
+
+def _locked(lock: TextIO, folder: Path) -> bool:
+    """Lock the file; return whether that succeeded within a second, which outlasts every look of `claim_on`."""
+    end = time.monotonic() + 1
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        except OSError as error:
             raise RunFolderError(
-                f"{folder}: another search is writing here; wait for it or choose another folder"
+                f"{folder}: cannot be locked ({error.strerror or error}); choose a folder on another file system"
             ) from None
-        yield
+
+
+def _read_claim(lock: TextIO) -> Claim | None:
+    """Return what the holder wrote; None in the moment before it has."""
+    lock.seek(0)
+    try:
+        return Claim(**json.loads(lock.read()))
+    except (ValueError, TypeError):
+        return None
 
 
 def open_history(folder: Path, task: Task, fitness: Fitness, settings: dict[str, Any]) -> History:
     """Make the run folder, or check that the one that is there was made by the same search; return its history.
 
     Raises:
-        RunFolderError: it belongs to another search or is damaged.
+        RunFolderError: it belongs to another search, is damaged, or cannot be written.
     """
     path = folder / HISTORY
     if (folder / SETTINGS).exists():
@@ -115,15 +193,25 @@ def open_history(folder: Path, task: Task, fitness: Fitness, settings: dict[str,
     for name in (HISTORY, HISTORY + "-wal", HISTORY + "-shm"):
         (folder / name).unlink(missing_ok=True)  # of a search that was killed at this point
     history = History(path, create=[objective.name for objective in fitness.objectives])
+    try:
+        _describe(folder, history, task, fitness, settings)
+    except BaseException as error:
+        history.close()
+        if isinstance(error, OSError | SafetensorError):
+            raise RunFolderError(f"{folder}: cannot be written ({error}); free some space, and search again") from error
+        raise
+    return history
+
+
+def _describe(folder: Path, history: History, task: Task, fitness: Fitness, settings: dict[str, Any]) -> None:
+    """Write what a search decides and what it starts from; a folder with run.toml is complete."""
     groups = [(group.name, group.size) for group in task.network.groups]
     objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
     history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
     safetensors.torch.save_file(task.network.tensors(), folder / BASE)
-    # Last: a folder with run.toml is a complete one.
     part = folder / (SETTINGS + ".part")
     part.write_text(tomli_w.dumps(settings))
     part.replace(folder / SETTINGS)
-    return history
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from evo.errors import RunFolderError
+from evo.glance import connect
 from evo.network import COSTS
 
-FORMAT = 2
+FORMAT = 3
 
 COLUMNS = {
     "id": "row number, from 0, in the order the algorithm proposed",
@@ -24,14 +25,28 @@ COLUMNS = {
     "status": "ok, failed or timeout; objectives are there only if ok",
     "cached": "true if an earlier row had measured the same structure",
     "reason": "why it is not ok",
-    "seconds": "wall time of the evaluation in its worker; empty if cached",
-    "worker": "host and process of the worker; empty if cached",
+    "turn": "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty",
+    "asked": "asynchronous search: individuals proposed by then; else empty",
+    "tries": "how many tries the evaluation took; 0 if cached",
+    "seconds": "wall time of the last try in its worker; empty if cached",
+    "node": "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached",
+    "worker": "process that evaluated it; empty if cached",
+    "worker_memory": "peak resident memory of that process meanwhile, in bytes, shared memory included; empty if cached",
+    "log": "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached",
+    "reused": "name of the run that measured it; empty if this one did, or if cached",
     "finished": "when it was recorded, UTC",
 }
-MEASUREMENTS = ("seconds", "worker", "finished")
+MEASUREMENTS = ("tries", "seconds", "node", "worker", "worker_memory", "log", "reused", "finished")
 """Columns that differ between two runs of the same search; all others are equal bit for bit."""
 
-_TYPES = {"id": "INTEGER PRIMARY KEY", "generation": "INTEGER", "cached": "INTEGER", "seconds": "REAL"}
+_TYPES = {
+    "id": "INTEGER PRIMARY KEY",
+    **dict.fromkeys(("generation", "cached", "turn", "asked", "tries", "worker", "worker_memory"), "INTEGER"),
+    "seconds": "REAL",
+}
+
+_MOST_VARIABLES = 500
+"""Keys per query: SQLite takes a limited number of parameters."""
 
 
 @dataclass
@@ -46,22 +61,63 @@ class Row:
     structure: bytes
     key: str
     costs: dict[str, int]
-    status: str = ""
     cached: bool = False
+    status: str = ""
     reason: str = ""
     objectives: dict[str, float] = field(default_factory=dict)
+    turn: int | None = None
+    asked: int | None = None
+    tries: int = 0
     seconds: float | None = None
-    worker: str = ""
+    node: str = ""
+    worker: int | None = None
+    worker_memory: int | None = None
+    log: str = ""
+    reused: str = ""
+
+    def settle(self, result: "Result") -> None:
+        """Take in what came of it; a cached row leaves out what belongs to the evaluation."""
+        self.status, self.reason, self.objectives = result.status, result.reason, result.objectives
+        if not self.cached:
+            self.tries, self.seconds, self.log = result.tries, result.seconds, result.log
+            self.node, self.worker, self.worker_memory = result.node, result.worker, result.worker_memory
+            self.reused = result.reused
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of evaluating a structure, as the columns of `COLUMNS` say it; `objectives` hold those that are no costs."""
+
+    key: str
+    status: str
+    reason: str
+    objectives: dict[str, float]
+    tries: int
+    seconds: float | None
+    node: str
+    worker: int | None
+    worker_memory: int | None
+    log: str
+    reused: str = ""
+
+
+_RESULT = ("key", "status", "reason", "tries", "seconds", "node", "worker", "worker_memory", "log", "reused")
 
 
 class History:
     """The SQLite file of one run.
 
-    One transaction per finished evaluation; a reader never blocks the search, nor the search a reader (WAL).
+    What has finished is written in one transaction, before the search moves on; a reader never blocks the search, nor the
+    search a reader (WAL). Writing raises RunFolderError if the disk is full or fails; what was written stays.
     """
 
-    def __init__(self, path: Path, *, create: Sequence[str] | None = None) -> None:
-        """Open `path`; with `create`, a list of objective names, make it first.
+    def __init__(self, path: Path, *, create: Sequence[str] | None = None, readonly: bool = False) -> None:
+        """Open `path`.
+
+        Args:
+            path: the file.
+            create: names of objectives, to make the file first.
+            readonly: nothing can be written, and a large file is not searched for damage; see `evo.glance.connect`.
 
         Raises:
             RunFolderError: the file is missing, damaged, or not a history of this version.
@@ -69,17 +125,24 @@ class History:
         self.path = path
         if create is None and not path.is_file():
             raise RunFolderError(f"{path}: there is no history here; a run folder holds run.toml and history.sqlite")
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=30)
+        address = f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}"
         try:
-            self._database.execute("PRAGMA synchronous=FULL")
+            self._database = (
+                connect(path) if readonly else sqlite3.connect(address, isolation_level=None, timeout=30, uri=True)
+            )
+        except sqlite3.Error as error:
+            raise RunFolderError(f"{path}: cannot be opened ({error})") from error
+        try:
+            if not readonly:
+                self._database.execute("PRAGMA synchronous=FULL")
             if create is not None:
                 self._create(create)
-            self._check()
+            self._check(thoroughly=not readonly)
         except (sqlite3.DatabaseError, RunFolderError) as error:
             self._database.close()
             if isinstance(error, RunFolderError):
                 raise
-            raise RunFolderError(f"{path}: damaged, or not a history of evo ({error})") from error
+            raise _refusal(path, error) from error
         names = [row[1] for row in self._database.execute("PRAGMA table_info(evaluations)")]
         fixed = {*COLUMNS, *COSTS, "genome", "structure"}
         self._objectives = [name for name in names if name not in fixed]
@@ -88,7 +151,7 @@ class History:
     def _create(self, objectives: Sequence[str]) -> None:
         columns = [f"{name} {_TYPES.get(name, 'TEXT')}" for name in COLUMNS] + ["genome BLOB", "structure BLOB"]
         columns += [f"{name} INTEGER" for name in COSTS]
-        columns += [f"{_quoted(name)} REAL" for name in objectives if name not in COSTS]
+        columns += [f"{quoted(name)} REAL" for name in objectives if name not in COSTS]
         self._database.execute("PRAGMA journal_mode=WAL")
         with self._transaction():
             self._database.execute(f"CREATE TABLE IF NOT EXISTS evaluations ({', '.join(columns)})")
@@ -100,30 +163,34 @@ class History:
         if self.meta("format") is None:
             self.set_meta("format", FORMAT)
 
-    def _check(self) -> None:
+    def _check(self, *, thoroughly: bool) -> None:
         found = self.meta("format")
         if found != FORMAT:
             raise RunFolderError(f"{self.path}: history format {found}, this version of evo reads {FORMAT}")
-        damage = str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if damage != "ok":
-            raise sqlite3.DatabaseError(" ".join(damage.split()))
+        if thoroughly:
+            damage = str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if damage != "ok":
+                raise sqlite3.DatabaseError(" ".join(damage.split()))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
         try:
+            self._database.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
+            self._database.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # some errors have rolled it back already
+                self._database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise _refusal(self.path, error) from error
             raise
-        self._database.execute("COMMIT")
 
     @staticmethod
     def begun(path: Path) -> bool:
         """Return whether `path` holds rows; not so what a search leaves that is killed while it sets up its folder.
 
         Raises:
-            RunFolderError: it is something else.
+            RunFolderError: it is something else, or cannot be opened.
         """
         if not path.exists():
             return False
@@ -132,7 +199,7 @@ class History:
             tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             return bool(tables) and bool(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
         except sqlite3.DatabaseError as error:
-            raise RunFolderError(f"{path}: damaged, or not a history of evo ({error})") from error
+            raise _refusal(path, error) from error
         finally:
             database.close()
 
@@ -149,22 +216,20 @@ class History:
     def add(self, rows: Iterable[Row]) -> None:
         """Write `rows` in one transaction; they are on disk when this returns."""
         records = [self._record(row) for row in rows]
-        quoted = ", ".join(map(_quoted, self._names))
+        if not records:
+            return
+        names = ", ".join(map(quoted, self._names))
         marks = ", ".join(
             "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" if name == "finished" else "?" for name in self._names
         )
         with self._transaction():
-            self._database.executemany(f"INSERT INTO evaluations ({quoted}) VALUES ({marks})", records)
+            self._database.executemany(f"INSERT INTO evaluations ({names}) VALUES ({marks})", records)
 
     def _record(self, row: Row) -> list[Any]:
-        values: dict[str, Any] = {
-            **row.objectives,
-            **row.costs,
-            **{name: getattr(row, name) for name in COLUMNS if name not in ("parents", "finished")},
-            "parents": json.dumps(row.parents),
-            "genome": row.genome,
-            "structure": row.structure,
-        }
+        values = vars(row) | row.costs | row.objectives
+        values["parents"] = json.dumps(row.parents)
+        if row.structure == row.genome:  # as for filter bits: large genomes are not written twice
+            values["structure"] = None
         return [values.get(name) for name in self._names if name != "finished"]
 
     def finish_generation(self, generation: int, statistics: dict[str, float], state: dict[str, Any]) -> None:
@@ -175,13 +240,56 @@ class History:
             )
             self._database.execute("INSERT OR REPLACE INTO meta VALUES ('state', ?)", (json.dumps(state),))
 
-    def outcomes(self) -> Iterator[tuple[int, str, str, str, dict[str, float]]]:
-        """Yield (id, key, status, reason, objectives besides costs) of every row, by id."""
-        columns = ", ".join(["id", "key", "status", "reason", *map(_quoted, self._objectives)])
-        query = f"SELECT {columns} FROM evaluations ORDER BY id"
-        for number, key, status, reason, *values in self._database.execute(query):
-            objectives = dict(zip(self._objectives, values, strict=True)) if status == "ok" else {}
-            yield number, key, status, reason, objectives
+    def results(self, keys: Iterable[str], *, before: int) -> dict[str, Result]:
+        """Return, by structure, what came of those of `keys` that rows with an id less than `before` have measured."""
+        wanted = list(keys)
+        found: dict[str, Result] = {}
+        for start in range(0, len(wanted), _MOST_VARIABLES):
+            some = wanted[start : start + _MOST_VARIABLES]
+            marks = ", ".join("?" * len(some))
+            found |= {
+                result.key: result
+                for _, _, _, result in self._read(f"key IN ({marks}) AND NOT cached AND id < ?", (*some, before))
+            }
+        return found
+
+    def since(self, column: str, first: int) -> Iterator[tuple[int, int | None, int | None, Result]]:
+        """Yield id, turn, asked and result of the rows whose `column`, id or turn, is at least `first`, in its order."""
+        return self._read(f"{column} >= ? ORDER BY {column}", (first,))
+
+    def _read(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int | None, int | None, Result]]:
+        columns = ", ".join(["id", "turn", "asked", *_RESULT, *map(quoted, self._objectives)])
+        query = f"SELECT {columns} FROM evaluations WHERE {where}"
+        for number, turn, asked, *rest in self._database.execute(query, values):
+            fields, measured = rest[: len(_RESULT)], rest[len(_RESULT) :]
+            result = dict(zip(_RESULT, fields, strict=True))
+            objectives = dict(zip(self._objectives, measured, strict=True)) if result["status"] == "ok" else {}
+            yield number, turn, asked, Result(**result, objectives=objectives)
+
+    def counts(self, column: str, before: int) -> dict[str, int]:
+        """Return how many were evaluated, failed, cached and reused of the rows with a `column`, id or turn, less than this."""
+        query = (
+            "SELECT count(*) - coalesce(sum(cached), 0), coalesce(sum(status <> 'ok' AND NOT cached), 0), "
+            f"coalesce(sum(cached), 0), coalesce(sum(reused <> ''), 0) FROM evaluations WHERE {column} < ?"
+        )
+        found = self._database.execute(query, (before,)).fetchone()
+        return dict(zip(("evaluated", "failed", "cached", "reused"), found, strict=True))
+
+    def reason(self) -> str:
+        """Return why the first evaluation failed that did; "" if none has."""
+        query = "SELECT reason FROM evaluations WHERE status <> 'ok' ORDER BY id LIMIT 1"
+        found = self._database.execute(query).fetchone()
+        return "" if found is None else str(found[0])
+
+    def best(self, objective: str, maximize: bool, column: str, before: int) -> dict[str, float] | None:
+        """Return id, costs and objectives of the first of those rows with the best `objective`; None if there is none."""
+        names = [*COSTS, *self._objectives]
+        query = (
+            f"SELECT id, {', '.join(map(quoted, names))} FROM evaluations WHERE {column} < ? AND status = 'ok' "
+            f"ORDER BY {quoted(objective)} {'DESC' if maximize else 'ASC'}, {column} LIMIT 1"
+        )
+        found = self._database.execute(query, (before,)).fetchone()
+        return None if found is None else dict(zip(["id", *names], map(float, found), strict=True))
 
     def blob(self, row: int, name: str) -> bytes:
         """Return the packed `genome` or `structure` of a row.
@@ -189,7 +297,8 @@ class History:
         Raises:
             RunFolderError: there is no such row.
         """
-        query = f"SELECT {'genome' if name == 'genome' else 'structure'} FROM evaluations WHERE id = ?"
+        column = "genome" if name == "genome" else "coalesce(structure, genome)"
+        query = f"SELECT {column} FROM evaluations WHERE id = ?"
         found = self._database.execute(query, (row,)).fetchone()
         if found is None:
             last = self._database.execute("SELECT max(id) FROM evaluations").fetchone()[0]
@@ -199,10 +308,12 @@ class History:
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, indexed by id."""
         listed = [*COLUMNS, *COSTS, *self._objectives]
-        columns = ", ".join(map(_quoted, listed))
+        columns = ", ".join(map(quoted, listed))
         frame = pd.read_sql_query(f"SELECT {columns} FROM evaluations ORDER BY id", self._database)
         frame["cached"] = frame["cached"].astype(bool)
         frame["seconds"] = frame["seconds"].astype(float)
+        for name in ("turn", "asked", "worker", "worker_memory"):
+            frame[name] = frame[name].astype("Int64")
         frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
         for name in self._objectives:
             frame[name] = frame[name].astype(float)
@@ -222,6 +333,17 @@ class History:
         self._database.close()
 
 
-def _quoted(name: str) -> str:
+def _refusal(path: Path, error: sqlite3.DatabaseError) -> RunFolderError:
+    """Return what to raise: SQLite cannot write the file, or it is no history."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return RunFolderError(
+            f"{path}: cannot be written ({error}); what it holds is whole: free some space, and the same search, or "
+            "`evo resume`, goes on from it"
+        )
+    return RunFolderError(f"{path}: damaged, or not a history of evo ({error})")
+
+
+def quoted(name: str) -> str:
     """Return a column's name as SQL writes it: objectives are called what their author likes."""
     return '"' + name.replace('"', '""') + '"'

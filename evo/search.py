@@ -1,25 +1,28 @@
 """The search: asks the algorithm, evaluates what is new, writes every result down, tells the algorithm."""
 
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evo.algorithms import Algorithm
-from evo.blueprint import Blueprint
+from evo.algorithms import Algorithm, SteadyState
 from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within
 from evo.encodings.individual import Individual
-from evo.errors import EvaluatorError, SettingsError
-from evo.evaluation import Evaluator, Job, LocalEvaluator, Outcome, Session
+from evo.errors import SettingsError
+from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
 from evo.fitness.base import Fitness
 from evo.folder import claimed, describe_search, open_history
 from evo.history import COLUMNS, History, Row
-from evo.network import COSTS
-from evo.run import Run, pack_structure
+from evo.ledger import Ledger
+from evo.reuse import Peers, identity, sign
+from evo.run import Run
 from evo.task import Task
 
 
@@ -35,6 +38,7 @@ class Progress:
         evaluated: evaluations of the whole run so far, failures included.
         failed: how many of these failed or timed out.
         cached: individuals that were looked up instead.
+        reused: how many of those evaluated another run had measured.
         best: the row with the best first objective: all its objectives and costs, and its `id`; None before the first.
         objective: name of that first objective.
         original: the costs of the unpruned network.
@@ -51,6 +55,7 @@ class Progress:
     evaluated: int
     failed: int
     cached: int
+    reused: int
     best: Mapping[str, float] | None
     objective: str
     original: Mapping[str, int]
@@ -71,6 +76,7 @@ def search(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    reuse: bool = True,
     progress: Callable[[Progress], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -88,7 +94,10 @@ def search(
         evaluator: where evaluations happen; default all processors of this machine.
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
-        max_evaluations: stop before the generation that would exceed this number of evaluations; look-ups do not count.
+        max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
+            evaluations; look-ups do not count.
+        reuse: take what runs in folders beside this one have measured of the same task, by the same fitness (its code
+            included) and seed, instead of measuring it again; it counts as evaluated. See `evo.reuse.identity`.
         progress: called after every evaluation and generation.
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
@@ -96,7 +105,7 @@ def search(
         SettingsError: the parts do not fit together, nothing that is drawn is within the budget, or `max_evaluations` is too
             few for the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
-        EvaluatorError: no worker can be had, or all evaluations of the first generation failed.
+        EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
     """
     evaluator = evaluator or LocalEvaluator()
     check(
@@ -115,16 +124,18 @@ def search(
     settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, seed, source)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
-    with claimed(folder):
-        history = open_history(folder, task, fitness, settings)
-        try:
-            algorithm = algorithm.model_copy()
-            algorithm.start(space, fitness.objectives, seed)
-            job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout)
-            loop = _Loop(task, fitness, algorithm, space, history, max_evaluations, progress)
-            loop.run(lambda: evaluator.open(job))
-        finally:
-            history.close()
+    settings["reuse"] = reuse
+    judged_by = identity(settings, task, fitness)
+    with claimed(folder), ExitStack() as opened:
+        history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
+        sign(history, judged_by)
+        peers = opened.enter_context(closing(Peers(folder, judged_by if reuse else "")))
+        algorithm = algorithm.model_copy()
+        algorithm.start(space, fitness.objectives, seed)
+        job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
+        _Loop(
+            task, fitness, algorithm, space, history, peers, max_evaluations, progress, lambda: evaluator.open(job)
+        ).run()
     return Run(folder, task)
 
 
@@ -179,192 +190,219 @@ class _Loop:
         algorithm: Algorithm,
         space: GenomeSpace,
         history: History,
+        peers: Peers,
         max_evaluations: int | None,
         progress: Callable[[Progress], None] | None,
+        open_session: Callable[[], Session],
     ) -> None:
-        self._network = task.network
-        self._groups = [(group.name, group.size) for group in task.network.groups]
-        self._objectives = fitness.objectives
         self._algorithm = algorithm
+        self._steady = algorithm if isinstance(algorithm, SteadyState) and algorithm.asynchronous else None
         self._space = space
         self._history = history
+        self._ledger = Ledger(
+            task.network,
+            fitness.objectives,
+            space,
+            history,
+            peers,
+            per_generation=None if self._steady is None else self._steady.population,
+        )
+        self._objective = fitness.objectives[0].name
+        self._original = task.network.cost_of(task.network.full)
         self._limit = max_evaluations
         self._progress = progress
-        self._original = task.network.cost_of(task.network.full)
+        self._open_session = open_session
+        self._session: Session | None = None
         self._began = time.monotonic()
-        self._resumed_at = 0
-        self._known: dict[str, Outcome] = {}
-        self._written: dict[int, Outcome] = {}
-        self._rows = 0
-        self._evaluated = self._failed = self._cached = 0
-        self._draws: dict[str, int] = {}
-        self._drawn = self._rejected = 0
-        self._best: dict[str, float] | None = None
-        self._pending = 0
-        self._asked: list[Individual] = []
+        self._resumed_at = 0.0
+        self._size = 0
+        self._submitted = 0  # of an asynchronous search: structures at the evaluator
+        self._draws: Counter[str] = Counter()  # of this generation
+        self._drawn: Counter[str] = Counter()  # of the whole run
+        self._told: list[Row] = []
+        self._judged: list[Individual] = []
 
-    def run(self, open_session: Callable[[], Session]) -> None:
+    def run(self) -> None:
         """Continue from what the history holds until the algorithm or the limit ends it."""
-        self._load()
-        session: Session | None = None
+        state = self._history.meta("state")
+        if state is None:
+            self._ledger.load(0, 0)
+        else:
+            self._ledger.load(state["rows"], state["told"])
+            self._algorithm.restore(state["algorithm"])
+            self._drawn.update(state["drawn"])
         try:
-            while (asked := self._algorithm.ask()) is not None:
-                self._asked = asked
-                self._count_draws()
-                rows, blueprints = self._enter(asked)
-                new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
-                if self._limit is not None and self._evaluated + new > self._limit:
-                    if not self._evaluated:
-                        raise SettingsError(
-                            f"max_evaluations: got {self._limit}, but the first generation alone takes {new}"
-                        )
-                    break
-                if blueprints and session is None:
-                    session = open_session()
-                self._evaluate(rows, blueprints, session)
-                self._finish(asked, rows)
+            if self._steady is None:
+                self._run_generations()
+            else:
+                self._replay(self._steady)
+                self._run_steadily(self._steady)
         finally:
-            if session is not None:
-                session.close()
+            if self._session is not None:
+                self._session.close()
+
+    def _run_generations(self) -> None:
+        """Propose a generation, wait for all of it, tell the algorithm, save."""
+        ledger = self._ledger
+        self._resumed_at = self._algorithm.generation
+        while (asked := self._algorithm.ask()) is not None:
+            self._size = len(asked)
+            self._count_draws()
+            rows = ledger.enter(asked, self._algorithm.generation)
+            new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
+            if self._limit is not None and ledger.evaluated + new > self._limit:
+                if not ledger.evaluated:
+                    raise SettingsError(
+                        f"max_evaluations: got {self._limit}, but the first generation alone takes {new}"
+                    )
+                break
+            self._told, missing = ledger.look_up(rows)
+            self._report()
+            if missing:
+                self._workers().submit(missing)
+            while ledger.open:
+                self._told += ledger.take(self._workers().receive())
+                self._report()
+            if asked:
+                ledger.check_hope()
+            self._judged = [ledger.individual(row) for row in rows]
+            statistics = self._statistics()
+            self._algorithm.tell(asked)
+            self._finish_generation(self._algorithm.generation - 1, statistics)
+            self._report()
+
+    def _replay(self, algorithm: SteadyState) -> None:
+        """Take an interrupted search through what happened after its last saved state, in the order recorded."""
+        ledger = self._ledger
+        self._size = algorithm.population
+        for individual in algorithm.outstanding:
+            ledger.enter([individual])
+        assert ledger.turns is not None
+        for number, _, asked, result in list(self._history.since("turn", ledger.turns)):
+            while ledger.entered < (asked or 0):
+                self._propose(algorithm)
+            self._tell(algorithm, [ledger.recall(number, result)])
+        self._resumed_at = algorithm.told / algorithm.population
+        rows = [ledger.row(individual) for individual in algorithm.outstanding]
+        self._pursue(algorithm, rows)
+
+    def _run_steadily(self, algorithm: SteadyState) -> None:
+        """Propose a child whenever there is room for it, and tell the algorithm of every result as it comes."""
+        ledger = self._ledger
+        self._report()
+        while True:
+            while self._has_room(algorithm) and (rows := self._propose(algorithm)):
+                self._pursue(algorithm, rows)
+            if not self._submitted:
+                ledger.check_hope()
+                break
+            outcomes = self._workers().receive()
+            self._submitted -= len(outcomes)
+            self._tell(algorithm, ledger.take(outcomes))
+            self._report()
+
+    def _has_room(self, algorithm: SteadyState) -> bool:
+        if not self._allowed():
+            return False
+        return self._session is None or self._session.room(algorithm.population) > 0
+
+    def _allowed(self) -> int:
+        """Return how many evaluations more may be submitted."""
+        if self._limit is None:
+            return sys.maxsize
+        return max(0, self._limit - self._ledger.evaluated - self._submitted)
+
+    def _propose(self, algorithm: SteadyState) -> list[Row]:
+        """Give the next individual, or family, its rows; none when the search is over."""
+        asked = algorithm.ask() or []
+        self._count_draws()
+        return self._ledger.enter(asked)
+
+    def _pursue(self, algorithm: SteadyState, rows: list[Row]) -> None:
+        """Look up open rows, tell the algorithm of what is known, and have the others evaluated.
+
+        What exceeds the limit stays outstanding, for a search that goes on with a higher one.
+        """
+        known, missing = self._ledger.look_up(rows)
+        missing = missing[: self._allowed()]
+        if missing:
+            self._workers().submit(missing)
+            self._submitted += len(missing)
+        if known:
+            self._tell(algorithm, known)
+            self._report()
+
+    def _tell(self, algorithm: SteadyState, rows: list[Row]) -> None:
+        """Tell the algorithm of settled rows one by one, and save when that completes a generation."""
+        for row in rows:
+            individual = self._ledger.individual(row)
+            self._told.append(row)
+            self._judged.append(individual)
+            algorithm.tell([individual])
+            if algorithm.told % algorithm.population == 0:
+                self._finish_generation(algorithm.generation - 1, self._statistics())
+
+    def _workers(self) -> Session:
+        self._session = self._session or self._open_session()
+        return self._session
+
+    def _statistics(self) -> dict[str, float]:
+        """Return counts and statistics of the generation that has just been judged."""
+        rows = self._told
+        cached = sum(row.cached for row in rows)
+        statistics: dict[str, float] = {
+            "asked": len(rows),
+            "evaluated": len(rows) - cached,
+            "failed": sum(row.status != "ok" and not row.cached for row in rows),
+            "cached": cached,
+        }
+        return {**statistics, **self._draws, **self._algorithm.statistics(self._judged)}
 
     def _count_draws(self) -> None:
-        """Note how many genomes were drawn within a budget for the generation that was just asked for."""
-        self._draws = self._space.tally() if isinstance(self._space, Budgeted) else {}
-        self._drawn += self._draws.get("drawn", 0)
-        self._rejected += self._draws.get("rejected", 0)
+        """Note how many genomes were drawn within a budget for what was just asked for."""
+        if isinstance(self._space, Budgeted):
+            for name, count in self._space.tally().items():
+                self._draws[name] += count
+                self._drawn[name] += count
 
-    def _load(self) -> None:
-        """Take up what an earlier process left: the state after its last generation, and results written since."""
-        state = self._history.meta("state")
-        if state is not None:
-            self._algorithm.restore(state["algorithm"])
-            self._rows = state["rows"]
-        self._resumed_at = self._algorithm.generation
-        for number, key, status, reason, values in self._history.outcomes():
-            outcome = Outcome(key, status, values, reason, 0.0, "")  # type: ignore[arg-type]
-            if number >= self._rows:
-                self._written[number] = outcome
-            else:
-                self._known.setdefault(key, outcome)
-        statistics = self._history.generations()
-        if "drawn" in statistics:
-            self._drawn, self._rejected = (int(statistics[name].sum()) for name in ("drawn", "rejected"))
-        frame = self._history.frame()
-        finished = frame[frame.index < self._rows]
-        self._cached = int(finished["cached"].sum())
-        self._evaluated = len(finished) - self._cached
-        self._failed = int(((finished["status"] != "ok") & ~finished["cached"]).sum())
-        names = [*COSTS, *(objective.name for objective in self._objectives if objective.name not in COSTS)]
-        for record in finished.loc[finished["status"] == "ok", names].reset_index().to_dict("records"):
-            self._note_best({str(name): float(value) for name, value in record.items()})
-
-    def _enter(self, asked: list[Individual]) -> tuple[list[Row], dict[str, Blueprint]]:
-        """Give every individual its row; return the rows and, by key, the structures that nobody has measured yet."""
-        rows = []
-        first: set[str] = set()
-        missing: dict[str, Blueprint] = {}
-        blueprints = [self._space.decode(individual) for individual in asked]
-        costs = self._network.costs.costs(self._network.counts(blueprints)) if blueprints else {}
-        for index, (individual, blueprint) in enumerate(zip(asked, blueprints, strict=True)):
-            individual.row = self._rows + index
-            row = Row(
-                id=individual.row,
-                generation=self._algorithm.generation,
-                operator=individual.operator,
-                parents=individual.parents,
-                genome=self._space.pack(individual),
-                structure=pack_structure(blueprint.masks, self._groups),
-                key=blueprint.key,
-                costs={name: int(values[index]) for name, values in costs.items()},
-                cached=blueprint.key in self._known or blueprint.key in first,
-            )
-            first.add(blueprint.key)
-            rows.append(row)
-            if not row.cached and row.id not in self._written:
-                missing[row.key] = blueprint
-        return rows, missing
-
-    def _evaluate(self, rows: list[Row], blueprints: dict[str, Blueprint], session: Session | None) -> None:
-        """Evaluate what is missing; write each result, and the rows that share it, as soon as it is there."""
-        waiting: dict[str, list[Row]] = {}
-        for row in rows:
-            waiting.setdefault(row.key, []).append(row)
-        self._pending = len(blueprints)
-        for key in [key for key in waiting if key not in blueprints]:
-            mine = waiting.pop(key)
-            self._record(mine, self._known.get(key) or self._written[mine[0].id])
-        self._report()
-        if session is not None:
-            for outcome in session.run(list(blueprints.values())):
-                self._pending -= 1
-                self._record(waiting.pop(outcome.key), outcome)
-                self._report()
-
-    def _record(self, rows: list[Row], outcome: Outcome) -> None:
-        """Complete `rows`, which share a structure, and write those that are not on disk yet."""
-        self._known.setdefault(outcome.key, outcome)
-        for row in rows:
-            row.status, row.reason = outcome.status, outcome.reason
-            row.objectives = outcome.objectives
-            if not row.cached:
-                row.seconds, row.worker = outcome.seconds, outcome.worker
-                self._evaluated += 1
-                self._failed += outcome.status != "ok"
-            else:
-                self._cached += 1
-            if outcome.status == "ok":
-                self._note_best({"id": float(row.id), **row.costs, **outcome.objectives})
-        self._history.add(row for row in rows if row.id not in self._written)
-
-    def _note_best(self, values: dict[str, float]) -> None:
-        first = self._objectives[0]
-        if self._best is None or (values[first.name] - self._best[first.name]) * first.weight > 0:
-            self._best = values
-
-    def _finish(self, asked: list[Individual], rows: list[Row]) -> None:
-        """Tell the algorithm and save its state."""
-        for individual, row in zip(asked, rows, strict=True):
-            if row.status == "ok":
-                values = {**row.costs, **row.objectives}
-                individual.fitness.values = tuple(float(values[objective.name]) for objective in self._objectives)
-        if asked and self._evaluated == self._failed:
-            raise EvaluatorError(
-                f"every one of the first {self._evaluated} evaluations failed; the first: {rows[0].reason}"
-            )
-        generation = self._algorithm.generation
-        cached = sum(row.cached for row in rows)
-        failed = sum(row.status != "ok" and not row.cached for row in rows)
-        counts = {"asked": len(rows), "evaluated": len(rows) - cached, "failed": failed, "cached": cached}
-        statistics = {**counts, **self._draws, **self._algorithm.statistics(asked)}
-        self._algorithm.tell(asked)
-        self._rows += len(rows)
-        state = {"algorithm": self._algorithm.state(), "rows": self._rows}
+    def _finish_generation(self, generation: int, statistics: dict[str, float]) -> None:
+        """Write down a generation's statistics and the state after it."""
+        ledger = self._ledger
+        state = {
+            "algorithm": self._algorithm.state(),
+            "rows": ledger.entered,
+            "told": ledger.entered if self._steady is None else self._steady.told,
+            "drawn": self._drawn,
+        }
         self._history.finish_generation(generation, statistics, state)
-        self._written.clear()
-        self._report()
+        self._told, self._judged = [], []
+        self._draws.clear()
 
     def _report(self) -> None:
         if self._progress is None:
             return
+        ledger = self._ledger
         seconds = time.monotonic() - self._began
         done = self._algorithm.generation
         total = self._algorithm.rounds
-        share = done - self._resumed_at + (1 - self._pending / max(1, len(self._asked)) if self._pending else 0)
+        pending = self._size - len(self._told) if self._told or ledger.open else 0
+        share = done - self._resumed_at + (1 - pending / max(1, self._size) if pending else 0)
         self._progress(
             Progress(
                 generation=done,
                 generations=total,
-                asked=len(self._asked),
-                pending=self._pending,
-                evaluated=self._evaluated,
-                failed=self._failed,
-                cached=self._cached,
-                best=self._best,
-                objective=self._objectives[0].name,
+                asked=self._size,
+                pending=pending,
+                evaluated=ledger.evaluated,
+                failed=ledger.failed,
+                cached=ledger.cached,
+                reused=ledger.reused,
+                best=ledger.best,
+                objective=self._objective,
                 original=self._original,
                 seconds=seconds,
-                seconds_left=seconds * (total - self._resumed_at - share) / share if share else None,
-                drawn=self._drawn,
-                rejected=self._rejected,
+                seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
+                drawn=self._drawn["drawn"],
+                rejected=self._drawn["rejected"],
             )
         )

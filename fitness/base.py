@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evo.candidate import Candidate
 from evo.errors import SettingsError
@@ -28,7 +28,14 @@ class Objective:
 
 
 class Fitness(ABC):
-    """What decides which candidate is better."""
+    """What decides which candidate is better.
+
+    Attributes:
+        repeatable: the same candidate has the same numbers every time, so that another run may use them; False for what is
+            measured of a machine.
+    """
+
+    repeatable: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -119,15 +126,19 @@ def fitness(
     return decorate
 
 
+class UnusableError(ValueError):
+    """A fitness returned something that is not a finite number for each of its objectives."""
+
+
 def measure(judge: Fitness, candidate: Candidate) -> dict[str, float]:
     """Return all objectives of `candidate` as finite floats, in the order of `judge.objectives`.
 
     Raises:
-        ValueError: the fitness returned something else; the message says what.
+        UnusableError: the fitness returned something else; the message says what.
     """
     returned = judge(candidate)
     if not isinstance(returned, Mapping):
-        raise ValueError(f"the fitness returned {type(returned).__name__}, expected a dictionary of numbers")
+        raise UnusableError(f"the fitness returned {type(returned).__name__}, expected a dictionary of numbers")
     values: dict[str, float] = {}
     value: Any
     for objective in judge.objectives:
@@ -135,17 +146,17 @@ def measure(judge: Fitness, candidate: Candidate) -> dict[str, float]:
         if name in COSTS:
             value = candidate.costs[name]
             if returned.get(name, value) != value:
-                raise ValueError(
+                raise UnusableError(
                     f"objective {name!r} is {returned[name]!r}, but {name!r} is the exact cost, {value}; use another name"
                 )
         elif name in returned:
             value = returned[name]
         else:
-            raise ValueError(f"the fitness returned {sorted(returned)}, without its objective {name!r}")
+            raise UnusableError(f"the fitness returned {sorted(map(str, returned))}, without its objective {name!r}")
         try:
             values[name] = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"objective {name!r} is {value!r}, expected a number") from None
+        except Exception:  # what an object says that is asked to be a number
+            raise UnusableError(f"objective {name!r} is {value!r}, expected a number") from None
         if not math.isfinite(values[name]):
-            raise ValueError(f"objective {name!r} is {values[name]}, expected a finite number")
+            raise UnusableError(f"objective {name!r} is {values[name]}, expected a finite number")
     return values

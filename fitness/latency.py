@@ -37,6 +37,8 @@ class WithLatency(Fitness):
     time disturb each other; measure with a single worker, or leave processors free and give each worker a machine alike.
     """
 
+    repeatable = False
+
     def __init__(self, judge: Fitness, **settings: Any) -> None:
         """Take the other fitness and the fields of `LatencySettings`.
 

@@ -39,6 +39,13 @@ def test_goes_through_json_and_pickle(kept: dict[str, list[bool]], bits: dict[st
         assert again.key == blueprint.key
 
 
+def test_travels_without_what_was_derived_from_it() -> None:
+    blueprint = Blueprint.from_masks({"layer": np.ones(8000, dtype=bool)})
+    size = len(pickle.dumps(blueprint))
+    assert blueprint.counts == {"layer": 8000}
+    assert len(pickle.dumps(blueprint)) == size < 1200
+
+
 @given(masks, masks, bits, bits)
 def test_equal_keys_mean_equal_structures(
     one: dict[str, list[bool]], other: dict[str, list[bool]], bits: dict[str, int], other_bits: dict[str, int]

@@ -2,10 +2,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from evo.errors import RunFolderError
-from evo.history import COLUMNS, FORMAT, MEASUREMENTS, History, Row
+from evo.history import COLUMNS, FORMAT, MEASUREMENTS, History, Result, Row
 from evo.network import COSTS
 
 ODD = 'my "odd" objective; DROP TABLE evaluations'
@@ -23,8 +24,12 @@ def row(number: int, **changes: object) -> Row:
         "costs": dict.fromkeys(COSTS, 10 + number),
         "status": "ok",
         "objectives": {"score": 0.1 * number, "params": 10.0 + number, ODD: 1.0},
+        "tries": 1,
         "seconds": 0.5,
-        "worker": "host:1",
+        "node": "host",
+        "worker": 17,
+        "worker_memory": 2**31,
+        "log": "printed",
     }
     return Row(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -37,7 +42,7 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 
 def test_rows_come_back_as_they_were_written(history: History) -> None:
-    history.add([row(0), row(1, parents=(0, 0), operator="crossover", cached=True, seconds=None, worker="")])
+    history.add([row(0), row(1, parents=(0, 0), operator="crossover", cached=True, seconds=None, worker=None)])
     history.add([row(2, status="failed", reason="ValueError: no\u2026", objectives={}, generation=1)])
     frame = history.frame()
     assert frame.index.tolist() == [0, 1, 2]
@@ -51,24 +56,65 @@ def test_rows_come_back_as_they_were_written(history: History) -> None:
     assert frame.loc[2, ["score", ODD]].isna().all()
     assert (frame.loc[2, "status"], frame.loc[2, "reason"]) == ("failed", "ValueError: no\u2026")
     assert frame["seconds"].isna().tolist() == [False, True, False]
+    assert frame["worker"].tolist() == [17, pd.NA, 17]
+    assert frame["worker_memory"].tolist() == [2**31] * 3
+    assert frame["turn"].isna().all()
     assert "UTC" in str(frame.dtypes["finished"])
     assert history.blob(1, "genome") == bytes([1, 255])
     assert history.blob(1, "structure") == b"\x0f"
+    history.add([row(3, structure=bytes([3, 255]))])
+    assert history.blob(3, "structure") == history.blob(3, "genome") == bytes([3, 255])
 
 
-def test_outcomes_leave_costs_out(history: History) -> None:
-    history.add([row(1), row(0, status="timeout", reason="late", objectives={})])
-    assert list(history.outcomes()) == [
-        (0, "key0", "timeout", "late", {}),
-        (1, "key1", "ok", "", {"score": 0.1, ODD: 1.0}),
-    ]
+def test_results_leave_costs_out(history: History) -> None:
+    history.add([row(1, turn=0, asked=2), row(0, turn=1, asked=2, status="timeout", reason="late", objectives={})])
+    late = Result("key0", "timeout", "late", {}, 1, 0.5, "host", 17, 2**31, "printed")
+    good = Result("key1", "ok", "", {"score": 0.1, ODD: 1.0}, 1, 0.5, "host", 17, 2**31, "printed")
+    assert list(history.since("id", 0)) == [(0, 1, 2, late), (1, 0, 2, good)]
+    assert list(history.since("turn", 0)) == [(1, 0, 2, good), (0, 1, 2, late)]
+    assert list(history.since("turn", 1)) == [(0, 1, 2, late)]
+
+
+def test_results_are_those_of_the_rows_that_measured_them(history: History) -> None:
+    history.add([row(0), row(1, key="key0", cached=True, seconds=None), row(2), row(3, status="failed", reason="no")])
+    assert {*history.results([f"key{number}" for number in range(2000)], before=3)} == {"key0", "key2"}
+    assert history.results(["key0"], before=3)["key0"].seconds == 0.5
+    assert history.results(["key3"], before=4)["key3"].status == "failed"
+    assert history.results([], before=4) == {}
+
+
+def test_what_is_there_is_counted(history: History) -> None:
+    assert history.counts("id", 9) == {"evaluated": 0, "failed": 0, "cached": 0, "reused": 0}
+    assert history.best("score", True, "id", 9) is None
+    assert history.reason() == ""
+    failed = row(3, status="failed", reason="no", objectives={})
+    history.add([row(0), row(1), row(2, key="key1", cached=True, seconds=None), failed, row(4, reused="other")])
+    assert history.counts("id", 5) == {"evaluated": 4, "failed": 1, "cached": 1, "reused": 1}
+    assert history.counts("id", 3) == {"evaluated": 2, "failed": 0, "cached": 1, "reused": 0}
+    best = history.best("score", True, "id", 3)
+    assert best is not None
+    assert (best["id"], best["score"], best["params"]) == (2.0, 0.2, 12.0)
+    least = history.best("params", False, "id", 5)
+    assert least is not None
+    assert least["id"] == 0.0
+    assert history.reason() == "no"
+
+
+def test_a_reader_writes_nothing(history: History) -> None:
+    history.add([row(0)])
+    reader = History(history.path, readonly=True)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        reader.add([row(1)])
+    history.add([row(1)])
+    assert {*reader.results(["key0", "key1"], before=2)} == {"key0", "key1"}
+    reader.close()
 
 
 def test_floats_survive_bit_for_bit(history: History) -> None:
     value = 0.1 + 0.2 + 1e-17
     history.add([row(0, objectives={"score": value, ODD: 5e-324})])
     assert history.frame()[["score", ODD]].to_numpy().tolist() == [[value, 5e-324]]
-    assert next(iter(history.outcomes()))[4] == {"score": value, ODD: 5e-324}
+    assert next(iter(history.since("id", 0)))[3].objectives == {"score": value, ODD: 5e-324}
 
 
 def test_rows_that_belong_together_are_written_together_or_not_at_all(history: History) -> None:

@@ -113,7 +113,7 @@ assert not os.listdir("."), os.listdir(".")
 # What may import what: every entry those before it, and its own modules. Equal ranks do not know each other.
 ORDER = (
     {"evo.errors"},
-    {"evo.settings", "evo.importing"},
+    {"evo.settings", "evo.importing", "evo.glance"},
     {"evo.blueprint"},
     {"evo.quantization"},
     {"evo.network"},
@@ -121,9 +121,10 @@ ORDER = (
     {"evo.task"},
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},
-    {"evo.evaluation", "evo.history"},
+    {"evo.evaluation", "evo.history", "evo.sources"},
     {"evo.algorithms", "evo.run"},
-    {"evo.folder", "evo.export"},
+    {"evo.folder", "evo.export", "evo.reuse"},
+    {"evo.ledger", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},

@@ -15,12 +15,19 @@ import evo
 from evo.algorithms import Algorithm
 from evo.candidate import Candidate
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
+from evo.evaluation import local
 from evo.history import MEASUREMENTS
 from evo.search import Progress
 from evo.task import Task
 from evo.testing import small_task
 
-HERE = evo.LocalEvaluator(workers=0)
+HERE = evo.LocalEvaluator(workers=0, retries=0)
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations of no time at all are handed out singly, so that a search can be interrupted between them."""
+    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
 
 
 CALLS: list[str] = []
@@ -46,6 +53,7 @@ def search(task: Task, folder: Path | None, **changes: Any) -> evo.Run:
         "evaluator": HERE,
         "out": folder,
         "seed": 3,
+        "reuse": False,
     }
     return evo.search(task, **{**arguments, **changes})
 
@@ -292,7 +300,7 @@ def test_same_seed_same_search_and_another_seed_another(task: Task, tmp_path: Pa
 
 
 def test_workers_change_nothing(task: Task, folder: Path, uninterrupted: evo.Run) -> None:
-    assert_same(search(task, folder, evaluator=evo.LocalEvaluator(workers=2)), uninterrupted)
+    assert_same(search(task, folder, evaluator=evo.LocalEvaluator(workers=2, retries=0)), uninterrupted)
 
 
 def test_parts_can_be_used_again(task: Task, tmp_path: Path) -> None:

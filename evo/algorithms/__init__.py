@@ -3,9 +3,21 @@
 from evo.algorithms.base import Algorithm
 from evo.algorithms.ecs import ECS
 from evo.algorithms.fga import FGA
+from evo.algorithms.nsga2 import NSGA2
 from evo.algorithms.random import RandomSearch
+from evo.algorithms.steady import SteadyState
 from evo.algorithms.toolbox import Toolbox, toolbox
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "fga": FGA, "random": RandomSearch}
+ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "fga": FGA, "nsga2": NSGA2, "random": RandomSearch}
 
-__all__ = ["ALGORITHMS", "ECS", "FGA", "Algorithm", "RandomSearch", "Toolbox", "toolbox"]
+__all__ = [
+    "ALGORITHMS",
+    "ECS",
+    "FGA",
+    "NSGA2",
+    "Algorithm",
+    "RandomSearch",
+    "SteadyState",
+    "Toolbox",
+    "toolbox",
+]

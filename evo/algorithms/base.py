@@ -1,9 +1,7 @@
 """What an algorithm is: it proposes genomes and learns how they did. It knows nothing of networks or processes."""
 
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,10 @@ class Algorithm(Settings, ABC):
         """Raise SettingsError if these objectives are not for this algorithm."""
 
     @abstractmethod
+    def _reset(self) -> None:
+        """Forget an earlier search: a new one begins."""
+
+    @abstractmethod
     def _propose(self) -> list[Individual]:
         """Return new individuals to evaluate; may be empty if all of this generation are copies."""
 
@@ -60,6 +62,7 @@ class Algorithm(Settings, ABC):
         self._rng = np.random.default_rng(seed)
         self._asked = None
         self._generation = 0
+        self._reset()
 
     @property
     def space(self) -> GenomeSpace:
@@ -128,28 +131,3 @@ class Algorithm(Settings, ABC):
         self._generation = state["generation"]
         self._asked = None
         self._restore(state)
-
-    def _pack(self, individual: Individual) -> dict[str, Any]:
-        return {
-            "genome": self.space.pack(individual).hex(),
-            "values": list(individual.fitness.values) if individual.fitness.valid else [],
-            "row": individual.row,
-        }
-
-    def _unpack(self, packed: dict[str, Any]) -> Individual:
-        individual = self.space.unpack(bytes.fromhex(packed["genome"]))
-        if packed["values"]:
-            individual.fitness.values = packed["values"]
-        individual.row = packed["row"]
-        return individual
-
-
-@contextmanager
-def deap_random(rng: np.random.Generator) -> Iterator[None]:
-    """Let DEAP's operators, which draw from Python's global `random`, draw from `rng`; the global state is put back."""
-    before = random.getstate()
-    random.seed(int(rng.integers(2**63)))
-    try:
-        yield
-    finally:
-        random.setstate(before)

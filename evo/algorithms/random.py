@@ -24,6 +24,9 @@ class RandomSearch(Algorithm):
     def check(self, objectives: Sequence[Objective]) -> None:
         """Accept every set of objectives."""
 
+    def _reset(self) -> None:
+        """Nothing beyond the generator."""
+
     def _propose(self) -> list[Individual]:
         done = self._generation * self.batch
         proposed = self.space.initial(min(self.batch, self.evaluations - done), self._rng)

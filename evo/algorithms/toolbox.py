@@ -37,7 +37,7 @@ class Toolbox(base.Toolbox):  # type: ignore[misc]
         weights = tuple(objective.weight for objective in fitness.objectives)
         self._space = bind_within(encoding, task.network, weights, budget)
         self._open: Callable[[], Session] = lambda: evaluator.open(
-            Job(task, fitness, seed, evaluator.threads, evaluator.timeout)
+            Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
         )
         self._session: Session | None = None
         self._known: dict[str, tuple[float, ...]] = {}

@@ -3,11 +3,11 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,11 +16,7 @@ import evo
 from evo.cli.interruption import interruptible, left_by_compression, left_by_search, left_by_training
 from evo.errors import EvoError, SettingsError
 from evo.export import training_file
-from evo.run import SETTINGS, Run
-from evo.task import Task
-
-if TYPE_CHECKING:
-    from evo.cli.config import Config
+from evo.run import Run
 
 app = typer.Typer(
     help="Evolutionary search that makes trained convolutional networks smaller and faster.",
@@ -31,6 +27,13 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The run's folder.", show_default=False)]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help='Ray cluster to evaluate on: "auto" or host:port; short for evaluator.name=ray and evaluator.address.',
+    ),
+]
 Override = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,13 +70,15 @@ def search(
     ],
     override: Override = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
+    address: Address = None,
 ) -> None:
     """Search as a run.toml says; continues what its folder holds already."""
     from evo.cli.config import read_config
+    from evo.cli.search import search as run_search
 
-    config = read_config(file, override or (), out=out)
+    config = read_config(file, override or (), out=out, address=address)
     with interruptible(partial(left_by_search, config.out)):
-        _search(config)
+        run_search(config, console())
 
 
 @app.command()
@@ -90,6 +95,7 @@ def compress(
     ] = None,
     override: Override = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
+    address: Address = None,
     save: Annotated[
         Path | None, typer.Option(help="File for the network; default small.evo in the run's folder.")
     ] = None,
@@ -101,15 +107,16 @@ def compress(
     from evo.cli.compress import compress as run_method
     from evo.cli.compress import read_method
     from evo.cli.printing import print_exported
+    from evo.cli.search import make_task, network_kept
     from evo.export import check_files, write
 
-    chosen, config = read_method(method, file, override or (), gamma=gamma, out=out)
+    chosen, config = read_method(method, file, override or (), gamma=gamma, out=out, address=address)
     path = save or config.out / "small.evo"
     check_files(path, None, None)
     screen = console()
     with interruptible(partial(left_by_compression, config.out)):
-        task = _make_task(config, screen)
-        with _network_kept(config.out):
+        task = make_task(config, screen)
+        with network_kept(config.out):
             made = run_method(chosen, config, task, screen)
         shipped = write(made.run, task, made.id, made.model, path)
     if len(made.tuned) > 1:
@@ -119,89 +126,38 @@ def compress(
 
 
 @app.command()
-def resume(folder: Folder, override: Override = None) -> None:
+def resume(folder: Folder, override: Override = None, address: Address = None) -> None:
     """Continue an interrupted search."""
     from evo.cli.config import resume_config
+    from evo.cli.search import print_summary
+    from evo.cli.search import search as run_search
 
-    config = resume_config(folder, override or ())
-    run = Run(folder)
+    config = resume_config(folder, override or (), address=address)
+    run, screen = Run(folder), console()
     if len(run.generations) >= config.algorithm.rounds:
         print(f"{folder}: finished already, all {config.algorithm.rounds} generations are done")
-        _summary(run)
+        print_summary(run, screen)
         return
     with interruptible(partial(left_by_search, folder)):
-        _search(config)
+        run_search(config, screen)
 
 
-def _search(config: "Config") -> None:
-    """Search with a live display, then print what was found."""
-    from evo.report.progress import ProgressDisplay
+@app.command()
+def status(
+    folder: Folder,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Look again so often, until the search is not running any more."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, a line per look.")] = False,
+) -> None:
+    """Print how a search stands that runs elsewhere on this machine, or has run; it is not disturbed."""
+    from evo.cli.status import show_status
 
-    screen = console()
-    task = _make_task(config, screen)
-    with _network_kept(config.out), ProgressDisplay(screen) as show:
-        run = config.search(task, show)
-    done = len(run.generations)
-    if done < config.algorithm.rounds:
-        print(
-            f"stopped after generation {done} of {config.algorithm.rounds}: the next one could exceed max_evaluations = "
-            f"{config.max_evaluations}; to go on: evo resume {shlex.quote(str(run.folder))} --set max_evaluations=…"
-        )
-    _summary(run)
-
-
-@contextmanager
-def _network_kept(folder: Path) -> Iterator[None]:
-    """Delete the checkpoint of the network's own training in the end if the run's folder holds the network by then."""
     try:
-        yield
-    finally:
-        if (folder / SETTINGS).exists():
-            training_file(folder).unlink(missing_ok=True)
-
-
-def _make_task(config: "Config", screen: Console) -> Task:
-    """Load network and data, train the network if the file says so, and print what there is to search."""
-    from evo.report.progress import TrainingDisplay
-    from evo.report.structure import by_reason
-
-    with TrainingDisplay("training the network", screen) if config.task.trains else nullcontext() as training:
-        task = config.make_task(training, training_file(config.out))
-    sizes = [f"{len(part):,} {name}" for name, part in vars(task).items() if name in ("train", "val", "test") and part]
-    screen.print(
-        f"{config.source['task']['model']} on {config.source['task']['data']}: {', '.join(sizes)} images; "
-        f"{task.network.channels:,} filters in {len(task.network.groups)} groups to choose from",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for reason, layers in by_reason(task.network.frozen).items():
-        screen.print(f"left whole: {', '.join(layers)} ({reason})", highlight=False, soft_wrap=True)
-    return task
-
-
-def _summary(run: Run) -> None:
-    """Print what a finished search found and what to do with it."""
-    from evo.report.tables import front_table
-
-    screen = console()
-    best = int(str(run.best.name))
-    screen.print(front_table(run, _trade_off(run), rows=8))
-    if run.limits is not None:
-        drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
-        print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")
-    folder = shlex.quote(str(run.folder))
-    print(f"best {run.objectives[0].name}: id {best}")
-    print(f"the run is in {run.folder}; next:")
-    print(f"  evo front {folder}")
-    print(f"  evo show {folder} {best}")
-    if "source" in run.settings:
-        print(f"  evo export {folder} --id {best} --out small.evo --finetune 10")
-
-
-def _trade_off(run: Run) -> list[str]:
-    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
-    names = [objective.name for objective in run.objectives]
-    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+        show_status(folder, console(), every=watch, as_json=as_json)
+    except KeyboardInterrupt:  # how one leaves --watch
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -215,10 +171,11 @@ def front(
     csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
 ) -> None:
     """Print the individuals that no other beats."""
+    from evo.cli.search import trade_off
     from evo.report.tables import front_table
 
     run = Run(folder)
-    names = [name.strip() for name in objectives.split(",")] if objectives else _trade_off(run)
+    names = [name.strip() for name in objectives.split(",")] if objectives else trade_off(run)
     if csv:
         run.pareto(names).to_csv(sys.stdout)
     else:

@@ -50,6 +50,7 @@ PARTS = (
     "out",
     "seed",
     "max_evaluations",
+    "reuse",
     "source",
 )
 """What every recipe takes from a run.toml, by its names in `Config`."""
@@ -69,7 +70,13 @@ METHODS = {
 
 
 def read_method(
-    name: str, file: Path | None, overrides: Sequence[str], *, gamma: float | None = None, out: Path | None = None
+    name: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    *,
+    gamma: float | None = None,
+    out: Path | None = None,
+    address: str | None = None,
 ) -> tuple[Method, Config]:
     """Return the method of this name and the checked settings of its parts.
 
@@ -79,6 +86,7 @@ def read_method(
         overrides: "key=value".
         gamma: of the importance matrix, in place of the key `encoding.gamma`.
         out: folder of the run, in place of the key `out`.
+        address: of a Ray cluster.
 
     Raises:
         SettingsError: an unknown method, a wrong setting, or a part that the method does not work with.
@@ -95,7 +103,7 @@ def read_method(
         raise SettingsError(
             "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"
         )
-    config = read_config(file, overrides, out=out, names=method.names)
+    config = read_config(file, overrides, out=out, names=method.names, address=address)
     for part, kind in method.kinds.items():
         given = getattr(config, part)
         if not isinstance(given, kind):

@@ -44,6 +44,13 @@ class RunTable(Settings):
             ge=1, description="stop before the generation that would exceed this many evaluations; look-ups are free"
         ),
     ] = None
+    reuse: Annotated[
+        bool,
+        Field(
+            description="take what other runs in folders beside this one have measured of the same task, by the same "
+            "fitness and seed, instead of measuring it again; it counts as evaluated"
+        ),
+    ] = True
     task: Annotated[dict[str, Any], Field(description="network and data, see below")]
     encoding: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes become networks")]
     fitness: Annotated[dict[str, Any], Field(default_factory=dict, description="what is better")]
@@ -64,7 +71,7 @@ class Config:
 
     Attributes:
         out: the run's folder.
-        seed, max_evaluations, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
+        seed, max_evaluations, reuse, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
@@ -73,6 +80,7 @@ class Config:
     out: Path
     seed: int
     max_evaluations: int | None
+    reuse: bool
     encoding: Encoding
     fitness: Fitness
     algorithm: Algorithm
@@ -118,6 +126,7 @@ class Config:
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
+            reuse=self.reuse,
             progress=progress,
             source=self.source,
         )
@@ -129,6 +138,7 @@ def read_config(
     *,
     out: str | Path | None = None,
     names: Table = DEFAULTS,
+    address: str | None = None,
 ) -> Config:
     """Read and check a run.toml; imports the modules that it names.
 
@@ -138,6 +148,7 @@ def read_config(
         overrides: "key=value" with a dotted key; values as in TOML, or else plain text.
         out: takes the place of the key `out`.
         names: of the parts that the file does not name, those of `DEFAULTS` unless given.
+        address: of a Ray cluster to evaluate on.
 
     Raises:
         SettingsError: anything in it is wrong; one sentence.
@@ -146,7 +157,7 @@ def read_config(
     document = {} if path is None else _read(Path(path))
     if "versions" in document and "hardware" in document:
         raise SettingsError(f"{path}: is the record of a run; to continue that: evo resume {Path(str(path)).parent}")
-    _override(document, overrides)
+    _override_run(document, overrides, address)
     if out is not None:
         document["out"] = str(out)
     for part, name in {**DEFAULTS, **names}.items():
@@ -160,8 +171,13 @@ def read_config(
     return _continuing(config)
 
 
-def resume_config(folder: str | Path, overrides: Iterable[str] = ()) -> Config:
+def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address: str | None = None) -> Config:
     """Return how to continue the run in `folder`, with the network that it began with.
+
+    Args:
+        folder: the run's.
+        overrides: "key=value".
+        address: of a Ray cluster to evaluate on.
 
     Raises:
         RunFolderError: it is no run folder, or its search was started from Python.
@@ -175,11 +191,11 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = ()) -> Config:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    kept = ("seed", "max_evaluations", "encoding", "algorithm", "budget", "evaluator")
+    kept = ("seed", "max_evaluations", "reuse", "encoding", "algorithm", "budget", "evaluator")
     document = {name: recorded[name] for name in kept if name in recorded}
     document |= {"out": str(folder)}
     document |= {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
-    _override(document, overrides)
+    _override_run(document, overrides, address)
     return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
 
 
@@ -198,6 +214,21 @@ def _read(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         raise SettingsError(f"{path}: not valid TOML: {message[0].lower()}{message[1:]}") from None
+
+
+def _override_run(document: dict[str, Any], overrides: Iterable[str], address: str | None) -> None:
+    """Set keys of a whole run.toml in place; of an evaluator that gives way to another, its own keys are left out."""
+    overrides = list(overrides)
+    if address is not None:
+        overrides = ["evaluator.name=ray", f"evaluator.address={address}", *overrides]
+    before = document.get("evaluator", {})
+    now = read_overrides(overrides).get("evaluator", {})
+    if isinstance(before, dict) and isinstance(now, dict):
+        old, new = (EVALUATORS.get(table.get("name", DEFAULTS["evaluator"])) for table in (before, before | now))
+        if old is not None and new is not None:
+            for key in old.model_fields.keys() - new.model_fields.keys():
+                before.pop(key, None)
+    _override(document, overrides)
 
 
 def _override(document: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -260,6 +291,7 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         out=Path(top.out) if top.out is not None else out,
         seed=top.seed,
         max_evaluations=top.max_evaluations,
+        reuse=top.reuse,
         encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, Encoding, folder),  # type: ignore[type-abstract]
         fitness=fitness,
         algorithm=algorithm,

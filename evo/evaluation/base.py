@@ -1,39 +1,67 @@
 """The evaluation of one candidate, and what an evaluator has to do with many."""
 
 import os
-import signal
 import socket
-import threading
 import time
-import traceback
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
-from evo.fitness.base import Fitness, measure
+from evo.errors import EvaluatorError
+from evo.evaluation.complaints import account, describe, is_out_of_memory, one_line
+from evo.evaluation.limits import TimeUp, TooMuchMemory, limits
+from evo.evaluation.log import Log, logged
+from evo.evaluation.memory import give_back, own_memory, peak, reset_peak
+from evo.fitness.base import Fitness, UnusableError, measure
 from evo.network.modes import using_threads
 from evo.settings import Settings
 from evo.task import Task
 
 Status = Literal["ok", "failed", "timeout"]
 
+Fault = Literal["", "error", "crash", "memory", "node"]
+"""Why a try came to nothing, if another one may do better.
+
+`error`: the fitness raised; `crash`: its worker process died; `memory`: it ran out of memory; `node`: its machine was lost.
+Empty if another try would end like this one: a result, a timeout, or something that the fitness returned and is unusable.
+"""
+
+NODE_LOSSES = 20
+"""Further tries after losing the machine, which is never the candidate's fault."""
+
+GIB = 2**30
+
+UNNOTICED = 0.05
+"""Share of `Evaluator.memory` that an evaluation may leave behind in its process."""
+
+OUT_OF_MEMORY = "it ran out of memory"
+"""The reason recorded for `memory`, the same whoever noticed it."""
+
+DIED = "its worker process died (writing into the task's data or weights does that; its log may say more)"
+"""The reason recorded for `crash`, the same on every evaluator: how the process ended belongs into the log."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What every evaluation of a run has in common; travels to a worker once."""
+    """What every evaluation of a run has in common; travels to a worker once.
+
+    Attributes:
+        task, fitness, seed: what is evaluated.
+        threads, timeout, memory: as `Evaluator` has them.
+    """
 
     task: Task
     fitness: Fitness
     seed: int
     threads: int
     timeout: float | None
+    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +73,15 @@ class Outcome:
         status: "ok", "failed" (it raised, returned something unusable or its worker died) or "timeout".
         objectives: by name, in the fitness's order; empty unless ok.
         reason: why it is not ok, in one line; empty if it is.
-        seconds: wall time in the worker.
-        worker: host and process that did it.
+        seconds: wall time of the last try in the worker.
+        node: the machine that did it.
+        worker: the process that did it.
+        worker_memory: peak resident memory of that process meanwhile, in bytes, what it shares with others included; None
+            if nobody lived to tell.
+        log: the end of what the evaluation printed, with the traceback of what it raised and the last words of a worker
+            that died.
+        tries: how many it took.
+        fault: why another try might do better, see `Fault`; the outcomes that a session hands out are final.
     """
 
     key: str
@@ -54,51 +89,63 @@ class Outcome:
     objectives: dict[str, float]
     reason: str
     seconds: float
-    worker: str
+    node: str
+    worker: int | None
+    worker_memory: int | None = None
+    log: str = ""
+    tries: int = 1
+    fault: Fault = ""
 
 
-class _TimeUp(BaseException):
-    """Raised by the alarm; not an Exception, so that a fitness cannot swallow it by accident."""
+def evaluate(job: Job, blueprint: Blueprint, node: str = "") -> Outcome:
+    """Try one candidate once, in this process; depends on `job` and `blueprint` alone and never raises a fitness's error.
 
-
-@contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
-    """Raise _TimeUp in this thread after `seconds`; only the main thread can be interrupted, elsewhere nothing happens."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise _TimeUp
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def worker_name() -> str:
-    """Return host and process number of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def evaluate(job: Job, blueprint: Blueprint) -> Outcome:
-    """Evaluate one candidate; depends on `job` and `blueprint` alone and never raises a fitness's error."""
+    Args:
+        job: what all evaluations have in common.
+        blueprint: the candidate's structure.
+        node: what to call this machine; default its host name.
+    """
+    before = own_memory() if job.memory is not None else None
+    log = Log()
+    reset_peak()
     start = time.perf_counter()
-    status: Status = "ok"
-    objectives: dict[str, float] = {}
-    reason = ""
+    status, objectives, reason, fault = _try(job, blueprint, log)
+    seconds = time.perf_counter() - start
+    most = peak()
+    _tidy(job, fault, before)
+    node = node or socket.gethostname()
+    return Outcome(blueprint.key, status, objectives, reason, seconds, node, os.getpid(), most, log.text(), fault=fault)
+
+
+def _try(job: Job, blueprint: Blueprint, log: Log) -> tuple[Status, dict[str, float], str, Fault]:
+    """Return status, objectives, reason and fault of one try."""
+    memory = None if job.memory is None else job.memory * GIB
     try:
-        with _deadline(job.timeout), using_threads(job.threads):
-            objectives = measure(job.fitness, Candidate(job.task, blueprint, job.seed))
-    except _TimeUp:
-        status, reason = "timeout", timeout_reason(job.timeout)
+        with using_threads(job.threads), logged(log), limits(job.timeout, memory, measure):
+            return "ok", measure(job.fitness, Candidate(job.task, blueprint, job.seed)), "", ""
+    except TimeUp as error:
+        log.add(account(error, measure))
+        return "timeout", {}, timeout_reason(job.timeout), ""
+    except TooMuchMemory as error:
+        log.add(account(error, measure))
+        return "failed", {}, f"{OUT_OF_MEMORY} (more than {job.memory:g} GiB)", "memory"
+    except UnusableError as error:
+        return "failed", {}, one_line(error), ""
     except (Exception, SystemExit) as error:
-        status, reason = "failed", _describe(error)
-    return Outcome(blueprint.key, status, objectives, reason, time.perf_counter() - start, worker_name())
+        log.add(account(error, measure))
+        if is_out_of_memory(error):
+            return "failed", {}, OUT_OF_MEMORY, "memory"
+        return "failed", {}, describe(error), "error"
+
+
+def _tidy(job: Job, fault: Fault, before: int | None) -> None:
+    """Give memory back that the next evaluation, here or elsewhere on this machine, would miss or be blamed for."""
+    if fault == "memory":
+        give_back()
+    elif job.memory is not None and before is not None:
+        kept = (own_memory() or 0) - before
+        if kept > UNNOTICED * job.memory * GIB:
+            give_back()
 
 
 def timeout_reason(timeout: float | None) -> str:
@@ -106,29 +153,103 @@ def timeout_reason(timeout: float | None) -> str:
     return f"took longer than its timeout of {timeout:g} s"
 
 
-def every_time(retries: int) -> str:
-    """Return how a reason ends that held for the first try and all others."""
-    return f" on each of {retries + 1} tries" if retries else ""
+class Tries:
+    """Counts the tries of every candidate that came to nothing, by cause, and decides whether there is another."""
 
+    def __init__(self, retries: int) -> None:
+        self._limits: dict[Fault, int] = {"error": retries, "crash": retries, "memory": 1, "node": NODE_LOSSES}
+        self._counts: Counter[tuple[str, Fault]] = Counter()
 
-def _describe(error: BaseException) -> str:
-    """Return one line: kind, message and the place in the code that raised it."""
-    message = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {message}{place}"
+    def again(self, key: str, fault: Fault) -> bool:
+        """Note a try that ended with `fault`; return whether to try again: after `memory`, with a whole machine to itself."""
+        self._counts[key, fault] += 1
+        return self._counts[key, fault] <= self._limits.get(fault, 0)
+
+    def reason(self, fault: Fault, reason: str) -> str:
+        """Return how the final reason reads; it is the same whatever else disturbed the candidate."""
+        limit = self._limits.get(fault, 0)
+        if fault == "memory":
+            return f"{reason}, with a whole machine to itself as well"
+        return f"{reason}, on each of {limit + 1} tries" if limit else reason
+
+    def final(self, outcome: Outcome) -> Outcome | None:
+        """Return the outcome to hand out for that of a try, or None if the candidate is to be tried again."""
+        if outcome.fault and self.again(outcome.key, outcome.fault):
+            return None
+        made = self.made(outcome.key)
+        if not made:
+            return outcome
+        self.forget(outcome.key)
+        if outcome.fault:
+            return replace(outcome, tries=made, reason=self.reason(outcome.fault, outcome.reason))
+        return replace(outcome, tries=made + 1)
+
+    def made(self, key: str) -> int:
+        """Return how many tries of a candidate came to nothing."""
+        return sum(count for (name, _), count in self._counts.items() if name == key)
+
+    def forget(self, key: str) -> None:
+        """Drop the counts of a candidate that has its outcome."""
+        for entry in [entry for entry in self._counts if entry[0] == key]:
+            del self._counts[entry]
 
 
 class Session(ABC):
-    """Workers that are ready to evaluate candidates of one job."""
+    """Workers that are ready to evaluate candidates of one job.
+
+    Submit candidates, receive outcomes, in any rhythm: a generation at once, or one candidate whenever there is room.
+    """
 
     @abstractmethod
-    def run(self, blueprints: Sequence[Blueprint]) -> Iterator[Outcome]:
-        """Yield one outcome per blueprint, as they finish; the keys of `blueprints` are all different."""
+    def submit(self, blueprints: Sequence[Blueprint]) -> None:
+        """Take in candidates; their keys differ from each other's and from those of all that have not been received."""
+
+    @abstractmethod
+    def receive(self) -> list[Outcome]:
+        """Wait for at least one outcome and return all that have arrived, the first to finish first.
+
+        Every candidate submitted has exactly one. Empty only if nothing is under way.
+
+        Raises:
+            EvaluatorError: no candidate can be evaluated.
+        """
+
+    @abstractmethod
+    def room(self, population: int) -> int:
+        """Return how many candidates more, right now, keep all workers busy until the next is submitted.
+
+        Args:
+            population: individuals that a search's next child may descend from. Where several short evaluations travel
+                together, those under way stay a fraction of it, so that children descend from recent parents.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop and forget what was submitted and not received."""
 
     @abstractmethod
     def close(self) -> None:
         """Release the workers at once; what is still running is lost."""
+
+    def run(self, blueprints: Sequence[Blueprint]) -> Iterator[Outcome]:
+        """Submit candidates and yield their outcomes as they finish; what an abandoned call had left is cancelled.
+
+        Raises:
+            EvaluatorError: no candidate can be evaluated, or the session has lost some.
+        """
+        left = len(blueprints)
+        self.submit(blueprints)
+        try:
+            while left > 0:
+                outcomes = self.receive()
+                if not outcomes:
+                    raise EvaluatorError(f"the evaluator has no outcome for {left} of {len(blueprints)} candidates")
+                for outcome in outcomes:
+                    left -= 1
+                    yield outcome
+        finally:
+            if left > 0:
+                self.cancel()
 
     def __enter__(self) -> "Session":
         return self
@@ -145,7 +266,22 @@ class Evaluator(Settings, ABC):
         Field(ge=1, description="torch threads per evaluation; results of different numbers differ in the last bits"),
     ] = 1
     timeout: Annotated[float | None, Field(gt=0, description="seconds that one evaluation may take")] = None
-    retries: Annotated[int, Field(ge=0, description="further tries after the worker died or ran out of memory")] = 2
+    memory: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="GiB by which an evaluation may enlarge its process, ten looks a second; one that exceeds them is "
+            "stopped (shared and GPU memory and processes that it starts do not count). On Ray also what it reserves of a node",
+        ),
+    ] = None
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="further tries of an evaluation that raises, and of one whose worker dies; one that runs out of "
+            "memory has one more, with a machine to itself, one that takes too long has none",
+        ),
+    ] = 2
 
     @abstractmethod
     def open(self, job: Job) -> Session:

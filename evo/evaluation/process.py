@@ -1,7 +1,10 @@
 """What a worker process of LocalEvaluator runs: `python -m evo.evaluation.process PARENT PIPE JOB`."""
 
 import ctypes
+import faulthandler
+import io
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -10,7 +13,9 @@ from multiprocessing.connection import Connection
 
 from evo.blueprint import Blueprint
 from evo.evaluation.base import Job, evaluate
-from evo.evaluation.local import READY, unpack
+from evo.evaluation.memory import be_killed_first, give_back
+from evo.evaluation.shared import unpack
+from evo.evaluation.worker import READY
 
 PR_SET_PDEATHSIG = 1
 
@@ -29,24 +34,43 @@ def _die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def serve(connection: Connection, file: int) -> None:
-    """Load the job, say so, then evaluate blueprints until the other end closes."""
+def serve(connection: Connection, file: int, words: int) -> None:
+    """Load the job, say so, then evaluate blueprints until the other end closes.
+
+    Args:
+        connection: to the search.
+        file: descriptor of the packed job.
+        words: descriptor of the file that this process prints to; it holds one evaluation at a time.
+    """
     try:
         try:
-            job: Job = unpack(file, connection.recv())
+            job: Job = unpack(file, pickle.loads(connection.recv_bytes()))
         except (EOFError, OSError):
             raise
-        except Exception as error:  # a module of the user's that is not there, most likely
-            connection.send(f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # a module of the user's that is not there, most likely
+            _send(connection, f"{type(error).__name__}: {error}")
             return
-        connection.send(READY)
+        _send(connection, READY)
         while True:
-            blueprint: Blueprint = connection.recv()
-            connection.send(evaluate(job, blueprint))
+            blueprints: list[Blueprint] = pickle.loads(connection.recv_bytes())
+            for blueprint in blueprints:
+                if os.fstat(words).st_size:
+                    os.ftruncate(words, 0)
+                _send(connection, evaluate(job, blueprint))
+            if not blueprints:
+                give_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
+def _send(connection: Connection, message: object) -> None:
+    connection.send_bytes(pickle.dumps(message, protocol=5))
+
+
 if __name__ == "__main__":
     _die_with(int(sys.argv[1]))
-    serve(Connection(int(sys.argv[2])), int(sys.argv[3]))
+    be_killed_first()
+    faulthandler.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in step with standard error, and on disk should it die
+    serve(Connection(int(sys.argv[2])), int(sys.argv[3]), os.dup(sys.stderr.fileno()))

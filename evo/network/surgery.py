@@ -57,6 +57,7 @@ class Network:
         groups: the searchable coupling groups, proved one by one, in module order.
         frozen: what is left whole, with reasons.
         costs: exact costs of every candidate.
+        program: a hexadecimal hash of the forward pass: its operations with their constants, without the weights.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Network:
         frozen: Sequence[Frozen],
         costs: CostModel,
         origin: Origin,
+        program: str,
     ) -> None:
+        self.program = program
         self.groups = tuple(groups)
         self.frozen = tuple(frozen)
         self.costs = costs
@@ -119,7 +122,7 @@ class Network:
         weights = dict.fromkeys(names[id(weight)] for weight in layers if weight is not None)
         frozen = frozen_layers(seen, grouping, failed, weights, order)
         costs = cost_model(seen, grouping, [group.name not in failed for group in grouping.groups], parameters)
-        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model))
+        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model), seen.program)
 
     @property
     def full(self) -> Blueprint:

@@ -29,6 +29,7 @@ def ecs(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    reuse: bool = True,
     progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
@@ -41,7 +42,7 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, progress, source: see `evo.search`;
+        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`;
             defaults are the paper's, scaled down.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
@@ -63,6 +64,7 @@ def ecs(
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
+        reuse=reuse,
         progress=progress,
         source=source,
     )

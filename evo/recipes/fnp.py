@@ -30,6 +30,7 @@ def fnp(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    reuse: bool = True,
     progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
@@ -42,7 +43,7 @@ def fnp(
             one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
             `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
             candidates, a score of gradients for the promising, training for the best.
-        fitness, algorithm, evaluator, out, seed, max_evaluations, progress, source: see `evo.search`; the defaults are the
+        fitness, algorithm, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the defaults are the
             paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
             has. With a budget and without γ, V* is the largest network within it.
@@ -84,6 +85,7 @@ def fnp(
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
+        reuse=reuse,
         progress=progress,
         source=source,
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evo.search import Progress
+from evo.status import RunStatus
 from evo.training import EpochReport
 
 PLAIN_SECONDS = 60.0
@@ -79,9 +80,9 @@ class ProgressDisplay(_Display):
             return Text("starting workers …")
         since = time.monotonic() - self._received
         left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
-        head = _bar(_generation(progress), share(progress))
-        times = f"{duration(progress.seconds + since)} so far, {_left(left)}"
-        return Group(head, *(Text(text) for text in (_counts(progress), _best(progress), times)))
+        head = bar(generations(progress), share(progress))
+        times = f"{duration(progress.seconds + since)} so far, {time_left(left)}"
+        return Group(head, *(Text(text) for text in (counts(progress), best(progress), times)))
 
 
 class TrainingDisplay(_Display):
@@ -109,15 +110,15 @@ class TrainingDisplay(_Display):
             return Text(f"{self.name}: first epoch, {duration(since)} so far")
         if report.last:
             return Text(f"{self.name}: {training_line(report)}")
-        head = _bar(f"{self.name}: {_epoch(report)}", report.epoch / report.epochs)
-        times = f"{duration(report.seconds + since)} so far, {_left(max(0.0, report.seconds_left - since))}"
+        head = bar(f"{self.name}: {_epoch(report)}", report.epoch / report.epochs)
+        times = f"{duration(report.seconds + since)} so far, {time_left(max(0.0, report.seconds_left - since))}"
         return Group(head, Text(_results(report)), Text(times))
 
 
 def training_line(report: EpochReport) -> str:
     """Return how a training stands in one line."""
     if not report.last:
-        end = _left(report.seconds_left)
+        end = time_left(report.seconds_left)
     elif report.epoch < report.epochs:
         end = f"stopped early after {duration(report.seconds)}: the weights of epoch {report.best_epoch} are kept"
     else:
@@ -127,7 +128,7 @@ def training_line(report: EpochReport) -> str:
 
 def line(progress: Progress) -> str:
     """Return the whole state in one line."""
-    parts = (_generation(progress), _counts(progress), _best(progress), _left(progress.seconds_left))
+    parts = (generations(progress), counts(progress), best(progress), time_left(progress.seconds_left))
     return "; ".join(parts)
 
 
@@ -153,7 +154,7 @@ def number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4f}"
 
 
-def _bar(title: str, done: float) -> Table:
+def bar(title: str, done: float) -> Table:
     """Return a title, a bar and a percentage on one line."""
     row = Table.grid(padding=(0, 1))
     row.add_row(Text(title, style="bold"), ProgressBar(total=1.0, completed=done, width=30), f"{done:.0%}")
@@ -176,27 +177,33 @@ def _results(report: EpochReport) -> str:
     )
 
 
-def _generation(progress: Progress) -> str:
+def generations(progress: Progress | RunStatus) -> str:
+    """Return how many generations are done."""
     return f"{progress.generation} of {progress.generations} generations"
 
 
-def _counts(progress: Progress) -> str:
+def counts(progress: Progress | RunStatus) -> str:
+    """Return how many candidates were evaluated, failed, looked up and rejected."""
     text = f"{progress.evaluated:,} evaluated, {progress.failed:,} failed, {progress.cached:,} looked up"
+    if progress.reused:
+        text += f", {progress.reused:,} measured by other runs"
     if progress.drawn:
         text += f", {progress.rejected / progress.drawn:.0%} of {progress.drawn:,} drawn rejected by the budget"
     return text
 
 
-def _best(progress: Progress) -> str:
-    best = progress.best
-    if best is None:
+def best(progress: Progress | RunStatus) -> str:
+    """Return what the best candidate so far is like."""
+    found = progress.best
+    if found is None:
         return "no result yet"
-    text = f"best {progress.objective} {number(best[progress.objective])} (id {int(best['id'])})"
-    if "error" in best and progress.objective != "error":
-        text += f", error {best['error']:.2%}"
-    smaller = progress.original["params"] / best["params"]
-    return f"{text}, {int(best['params']):,} params ({smaller:.1f}× smaller)"
+    text = f"best {progress.objective} {number(found[progress.objective])} (id {int(found['id'])})"
+    if "error" in found and progress.objective != "error":
+        text += f", error {found['error']:.2%}"
+    smaller = progress.original["params"] / found["params"]
+    return f"{text}, {int(found['params']):,} params ({smaller:.1f}× smaller)"
 
 
-def _left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
+    """Return the estimate of the time that is left."""
     return "time left unknown" if seconds is None else f"about {duration(seconds)} left"

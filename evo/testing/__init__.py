@@ -5,7 +5,8 @@
         def encoding(self):
             return MyEncoding()
 
-`EncodingContract`, `FitnessContract`, `AlgorithmContract` and `EvaluatorContract` state what `evo.search` relies on.
+`EncodingContract`, `FitnessContract`, `AlgorithmContract` (`SteadyStateContract` for one that can work asynchronously) and
+`EvaluatorContract` state what `evo.search` relies on.
 `small_task` is the task they try a part on. This package alone needs pytest.
 """
 
@@ -13,13 +14,25 @@ import pytest
 
 # Before the modules are imported: their assertions then show the values that were compared.
 pytest.register_assert_rewrite(
-    "evo.testing.algorithm", "evo.testing.encoding", "evo.testing.evaluator", "evo.testing.fitness"
+    "evo.testing.algorithm",
+    "evo.testing.encoding",
+    "evo.testing.evaluator",
+    "evo.testing.fitness",
+    "evo.testing.steady",
 )
 
 from evo.testing.algorithm import AlgorithmContract  # noqa: E402
 from evo.testing.encoding import EncodingContract  # noqa: E402
 from evo.testing.evaluator import EvaluatorContract  # noqa: E402
 from evo.testing.fitness import FitnessContract  # noqa: E402
+from evo.testing.steady import SteadyStateContract  # noqa: E402
 from evo.testing.tasks import small_task  # noqa: E402
 
-__all__ = ["AlgorithmContract", "EncodingContract", "EvaluatorContract", "FitnessContract", "small_task"]
+__all__ = [
+    "AlgorithmContract",
+    "EncodingContract",
+    "EvaluatorContract",
+    "FitnessContract",
+    "SteadyStateContract",
+    "small_task",
+]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evo.algorithms.base import Algorithm
+from evo.algorithms.steady import SteadyState
 from evo.encodings.base import GenomeSpace
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.individual import Individual
@@ -23,8 +24,11 @@ class AlgorithmContract:
     """Conformance tests of an algorithm.
 
     A subclass provides the fixture `algorithm`: at least three rounds, a few individuals each. It may also override
-    `objectives`, by default one to maximise and one to minimise, and `space`, by default filter bits.
+    `objectives`, by default one to maximise and one to minimise, and `space`, by default filter bits. For an algorithm that can
+    work asynchronously, subclass `SteadyStateContract`, which asks for more.
     """
+
+    covers_asynchronous = False
 
     @pytest.fixture
     def algorithm(self) -> Algorithm:
@@ -66,6 +70,11 @@ class AlgorithmContract:
         """Return the algorithm, started."""
         algorithm.start(space, objectives, 0)
         return algorithm
+
+    def test_the_contract_covers_all_that_the_algorithm_can(self, algorithm: Algorithm) -> None:
+        """One that can work asynchronously is tested by `SteadyStateContract`."""
+        if isinstance(algorithm, SteadyState):
+            assert self.covers_asynchronous, "subclass SteadyStateContract instead of AlgorithmContract"
 
     def test_has_to_be_started(self, algorithm: Algorithm) -> None:
         """Without a space there is nothing to ask for."""

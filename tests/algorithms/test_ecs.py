@@ -14,7 +14,7 @@ from evo.encodings.filter_bits import FilterBits, FilterBitsSpace
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
 from evo.fitness import Objective
-from evo.testing import AlgorithmContract, small_task
+from evo.testing import SteadyStateContract, small_task
 
 NETWORK = small_task().network
 SCORE = (Objective("score", True),)
@@ -25,7 +25,7 @@ def space() -> FilterBitsSpace:
     return FilterBits().bind(NETWORK, (1.0,))
 
 
-class TestECS(AlgorithmContract):
+class TestECS(SteadyStateContract):
     @pytest.fixture
     def algorithm(self) -> Algorithm:
         return evo.ECS(generations=5, population=8, copy_share=0.3, crossover_share=0.5, mutation_share=0.2)

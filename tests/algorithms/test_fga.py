@@ -8,7 +8,7 @@ import pytest
 
 import evo
 from evo.algorithms import Algorithm
-from evo.algorithms.fga import REDRAWS
+from evo.algorithms.novelty import REDRAWS
 from evo.budget import Budget
 from evo.encodings.base import GenomeSpace
 from evo.encodings.budgeted import bind_within
@@ -16,19 +16,19 @@ from evo.encodings.filter_bits import FilterBits, FilterBitsSpace
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
 from evo.fitness import Objective
-from evo.testing import AlgorithmContract, small_task
+from evo.testing import SteadyStateContract, small_task
 
 NETWORK = small_task().network
 SCORE = (Objective("score", True),)
 
 
-class TestFGA(AlgorithmContract):
+class TestFGA(SteadyStateContract):
     @pytest.fixture
     def algorithm(self) -> Algorithm:
         return evo.FGA(generations=4, population=9, parents=3)
 
 
-class TestFGAWithinABudget(AlgorithmContract):
+class TestFGAWithinABudget(SteadyStateContract):
     @pytest.fixture
     def algorithm(self) -> Algorithm:
         return evo.FGA(generations=3, population=8, parents=4, mutation_share=0.7)

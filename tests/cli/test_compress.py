@@ -17,7 +17,7 @@ from evo.search import Progress
 from evo.training import EpochReport
 
 TASK = ["task.model=parts:network", "task.data=parts:data"]
-PROGRESS = Progress(1, 2, 4, 0, 4, 0, 0, None, "score", {}, 1.0, None)
+PROGRESS = Progress(1, 2, 4, 0, 4, 0, 0, 0, None, "score", {}, 1.0, None)
 REPORT = EpochReport(1, 2, 0.5, 0.1, 0.2, 1, 0.2, False, 1.0, 1.0)
 
 

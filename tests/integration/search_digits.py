@@ -1,10 +1,12 @@
-"""A search as a user's script would run it: `python search_digits.py FOLDER [EVALUATOR] [FITNESS]`.
+"""A search as a user's script would run it: `python search_digits.py FOLDER [EVALUATOR] [FITNESS] [ALGORITHM]`.
 
-EVALUATOR is local:WORKERS, ray, or ray:ADDRESS. FITNESS is tuned (the default) or stuck, which never returns to Python.
+EVALUATOR is local:WORKERS, ray, or ray:ADDRESS. FITNESS is tuned (the default), quick, or stuck, which never returns to
+Python. ALGORITHM is short (the default), or another of `ALGORITHMS`.
 """
 
 import itertools
 import sys
+import time
 
 import numpy as np
 import torch
@@ -15,6 +17,16 @@ import evo
 from evo.evaluation import Evaluator
 
 tuned = evo.SubsetFineTune(images=200, epochs=2, batch_size=20)
+
+
+@evo.fitness(maximize="score", minimize="luck")
+def quick(candidate: evo.Candidate) -> dict[str, float]:
+    """Take a millisecond or four; every fifth structure fails."""
+    luck = float(candidate.rng().random())
+    time.sleep(0.001 + 0.003 * luck)
+    if luck > 0.8:
+        raise ValueError("bad luck")
+    return {"score": 1 / candidate.costs["params"], "luck": luck}
 
 
 @evo.fitness(maximize="score")
@@ -43,14 +55,23 @@ def make_evaluator(name: str) -> Evaluator:
     return evo.LocalEvaluator(workers=int(detail))
 
 
-def main(folder: str, evaluator: str = "local:2", fitness: str = "tuned") -> None:
+ALGORITHMS = {
+    "short": evo.ECS(generations=3, population=8),
+    "medium": evo.ECS(generations=25, population=12),
+    "medium asynchronous": evo.ECS(generations=25, population=12, asynchronous=True),
+    "long": evo.ECS(generations=70, population=12),
+    "long asynchronous": evo.ECS(generations=70, population=12, asynchronous=True),
+}
+
+
+def main(folder: str, evaluator: str = "local:2", fitness: str = "tuned", algorithm: str = "short") -> None:
     """Search, or go on with the search that the folder holds."""
     torch.set_num_threads(1)
     evo.search(
         make_task(),
         encoding=evo.FilterBits(),
-        fitness={"tuned": tuned, "stuck": stuck}[fitness],
-        algorithm=evo.ECS(generations=3, population=8),
+        fitness={"tuned": tuned, "quick": quick, "stuck": stuck}[fitness],
+        algorithm=ALGORITHMS[algorithm],
         evaluator=make_evaluator(evaluator),
         out=folder,
         seed=1,

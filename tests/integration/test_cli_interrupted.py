@@ -9,13 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import chdir
+from collections.abc import Callable, Iterator
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import evo
 from tests.integration.shell import Shell
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Rows = Callable[[Path], list[dict[str, Any]]]
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.toml"
 OVERRIDES = [
@@ -28,16 +33,29 @@ OVERRIDES = [
 ]
 
 
-def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start `evo` in the folder `place`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "evo.cli", *arguments],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `evo` in the folder `place`, in a process group of its own; what is left of it dies with the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evo.cli", *arguments],
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def tiny(out: str, *overrides: str) -> list[str]:
@@ -64,9 +82,7 @@ def wait_for(folder: Path, individuals: int, process: "subprocess.Popen[str]") -
         time.sleep(0.02)
 
 
-def test_a_killed_search_resumes_bit_for_bit(
-    tmp_path: Path, shell: Shell, rows: Callable[[Path], list[dict[str, Any]]]
-) -> None:
+def test_a_killed_search_resumes_bit_for_bit(tmp_path: Path, start: Start, shell: Shell, rows: Rows) -> None:
     longer = "algorithm.generations=8"
     killed = start(tmp_path, *tiny("killed", longer, "evaluator.workers=1"))
     wait_for(tmp_path / "killed", 6, killed)  # within the second generation
@@ -82,22 +98,86 @@ def test_a_killed_search_resumes_bit_for_bit(
     assert rows(tmp_path / "killed") == expected
 
 
-def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_no_worker(tmp_path: Path) -> None:
-    endless = "algorithm.generations=1000"
-    cases = {
-        "interrupted": (signal.SIGINT, 130, start(tmp_path, *tiny("interrupted", endless, "evaluator.workers=1"))),
-        "terminated": (signal.SIGTERM, 143, start(tmp_path, *tiny("terminated", endless, "evaluator.workers=0"))),
-    }
-    for out, (number, status, process) in cases.items():
-        wait_for(tmp_path / out, 2, process)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == status
-        assert err == f"interrupted: finished evaluations are in {out}; to continue: evo resume {out}\n"
-        history = evo.Run(tmp_path / out).history
-        assert set(history["status"]) == {"ok"}  # the evaluation under way does not count as failed
-        worker = history["worker"].iloc[0].rpartition(":")[2]
-        assert not Path("/proc", worker).exists()
+def descendants(process: int) -> set[int]:
+    """Return all processes that were started by `process`, and by those."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, table.splitlines())}
+    found = {process}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+def alive(processes: set[int]) -> set[int]:
+    """Return those that still run; not so what has ended and waits for its parent to notice."""
+    table = subprocess.run(["ps", "-eo", "pid=,stat="], capture_output=True, text=True, check=True).stdout
+    states = {int(pid): state for pid, state in map(str.split, table.splitlines())}
+    return {process for process in processes if not states.get(process, "Z").startswith("Z")}
+
+
+def stop(process: "subprocess.Popen[str]", number: signal.Signals, times: int) -> tuple[str, float]:
+    """Send a signal to a process and all that it started, as a terminal does; return standard error, and seconds."""
+    begun = time.monotonic()
+    for _ in range(times):
+        os.killpg(process.pid, number)
+        time.sleep(0.2)
+    _, err = process.communicate(timeout=60)
+    return err, time.monotonic() - begun
+
+
+@pytest.mark.parametrize(
+    ("number", "evaluator"),
+    [
+        pytest.param(signal.SIGINT, "evaluator.workers=2", id="workers"),
+        pytest.param(signal.SIGTERM, "evaluator.workers=0", id="no workers"),
+        pytest.param(signal.SIGINT, "evaluator.name=ray", id="ray"),
+        pytest.param(signal.SIGTERM, "evaluator.name=ray", id="ray on a spot instance", marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_nothing(
+    number: signal.Signals, evaluator: str, tmp_path: Path, start: Start
+) -> None:
+    process = start(tmp_path, *tiny("run", "algorithm.generations=1000", evaluator))
+    wait_for(tmp_path / "run", 2, process)
+    started = descendants(process.pid)
+    assert bool(started) == (evaluator != "evaluator.workers=0")
+    err, seconds = stop(process, number, times=3)
+    assert process.returncode == 128 + number
+    assert err == "interrupted: finished evaluations are in run; to continue: evo resume run\n"
+    assert seconds < 5
+    deadline = time.monotonic() + 3
+    while left := alive(started):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    history = evo.Run(tmp_path / "run").history
+    assert set(history["status"]) == {"ok"}  # the evaluation under way does not count as failed
+
+
+SLOW = """
+import time, evo
+from evo.evaluation import Session
+
+class Slow(evo.LocalEvaluator):
+    def open(self, job):
+        session = super().open(job)
+        session.close = lambda: time.sleep(1000)
+        return session
+"""
+
+
+def test_a_release_of_workers_that_hangs_does_not_keep_the_program(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = start(
+        tmp_path, *tiny("run", "algorithm.generations=1000", "evaluator.name=slow:Slow", "evaluator.workers=1")
+    )
+    wait_for(tmp_path / "run", 2, process)
+    started = descendants(process.pid)
+    err, seconds = stop(process, signal.SIGTERM, times=2)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "interrupted: finished evaluations are in run; to continue: evo resume run\n"
+    assert seconds < 5
+    time.sleep(0.5)
+    assert not alive(started)
 
 
 def stop_in_epoch(epoch: int, process: "subprocess.Popen[str]", number: signal.Signals) -> str:
@@ -110,7 +190,7 @@ def stop_in_epoch(epoch: int, process: "subprocess.Popen[str]", number: signal.S
     raise AssertionError(process.communicate())
 
 
-def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path, shell: Shell) -> None:
+def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path, start: Start, shell: Shell) -> None:
     search = tiny("run", "task.train.epochs=40", "evaluator.workers=0", "algorithm.generations=1")
     err = stop_in_epoch(2, start(tmp_path, *search), signal.SIGINT)
     assert err == "interrupted: finished epochs are in run.training; the same command continues\n"
@@ -130,7 +210,9 @@ def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path, 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "small.evo"]
 
 
-def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(tmp_path: Path, shell: Shell) -> None:
+def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(
+    tmp_path: Path, start: Start, shell: Shell
+) -> None:
     settings = ["task.model=lenet", "task.data=digits", "algorithm.generations=10", "algorithm.population=8"]
     settings += [*OVERRIDES[:2], "evaluator.workers=0", "finetuning.epochs=30"]
     overrides = [part for setting in settings for part in ("--set", setting)]

@@ -1,6 +1,7 @@
 """Searches that are killed, interrupted and continued in real processes."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.integration.driver import Driver
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Rows = Callable[[Path], list[dict[str, Any]]]
@@ -107,6 +110,80 @@ def test_stuck_workers_die_with_the_search(folder: Path, start: Start) -> None:
     wait_until(lambda: len(workers(process.pid)) == 2, process)
     time.sleep(5)  # most likely they have left Python for good by now
     kill(process)
+
+
+def all_columns(folder: Path) -> dict[int, tuple[Any, ...]]:
+    """Return every row that is on disk, measurements included."""
+    if not (folder / "run.toml").exists():
+        return {}
+    with closing(sqlite3.connect(folder / "history.sqlite", timeout=30)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        return {row[0]: row for row in database.execute("SELECT * FROM evaluations")}
+
+
+def wait_for_a_moment(folder: Path, count_before: int, more: int, chance: random.Random, driver: Driver) -> None:
+    """Wait for `more` rows, then for a random time or for the next write to the log, to be in the middle of that."""
+    while driver.runs() and count(folder) < count_before + more:
+        time.sleep(0.001)
+    log = folder / "history.sqlite-wal"
+    if chance.random() < 0.5 or not log.exists():
+        time.sleep(chance.uniform(0, 0.05))
+        return
+    before = log.stat()
+    while driver.runs() and (log.stat().st_size, log.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kills", "algorithm"),
+    [
+        (5, "medium"),
+        (5, "medium asynchronous"),
+        pytest.param(20, "long", marks=pytest.mark.slow),
+        pytest.param(20, "long asynchronous", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_random_moments(kills: int, algorithm: str, tmp_path: Path, rows: Rows) -> None:
+    whole, killed = tmp_path / "a" / "whole", tmp_path / "b" / "killed"
+    Driver(whole, algorithm).finish()
+    expected = rows(whole)
+    chance = random.Random(algorithm)
+    known: dict[int, tuple[Any, ...]] = {}
+    for _ in range(kills):
+        driver = Driver(killed, algorithm)
+        wait_for_a_moment(killed, len(known), chance.randrange(1, len(expected) // (2 * kills)), chance, driver)
+        assert driver.runs(), "it was faster than the kills"
+        driver.kill()
+        found = all_columns(killed)
+        assert found | known == found, "what was written stays as it was"
+        known = found
+    assert len(known) < len(expected)
+    Driver(killed, algorithm).finish()
+    assert rows(killed) == expected
+    found = all_columns(killed)
+    assert found | known == found
+
+
+def test_an_asynchronous_search_on_workers_goes_on_in_the_order_recorded(folder: Path, rows: Rows) -> None:
+    driver = Driver(folder, "medium asynchronous", "local:2")
+    wait_until(lambda: count(folder) >= 100 or not driver.runs())
+    driver.kill()
+    wait_until(lambda: not workers(driver.pid), seconds=30)
+    before = all_columns(folder)
+    Driver(folder, "medium asynchronous").finish()  # which does not evaluate two at once
+    after = all_columns(folder)
+    assert after | before == after
+
+    recorded = sorted(rows(folder), key=lambda row: int(row["turn"]))
+    assert [row["turn"] for row in recorded] == list(range(len(after)))
+    assert [row["id"] for row in recorded] != sorted(after), "two workers never overtook each other"
+    asked = [row["asked"] for row in recorded]
+    assert asked == sorted(asked)
+    with closing(sqlite3.connect(folder / "history.sqlite")) as database, database:
+        database.execute("DELETE FROM generations")
+        database.execute("DELETE FROM meta WHERE name = 'state'")
+    Driver(folder, "medium asynchronous").finish()  # proposes all of them again, in that order; another one would be refused
+    assert all_columns(folder) == after
 
 
 @pytest.mark.slow

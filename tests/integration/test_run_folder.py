@@ -34,6 +34,7 @@ def search(task: evo.Task, folder: Path, **changed: Any) -> evo.Run:
         "fitness": small,
         "algorithm": evo.RandomSearch(evaluations=40, batch=10),
         "evaluator": evo.LocalEvaluator(workers=0),
+        "reuse": False,
     }
     return evo.search(task, out=folder, **(parts | changed))
 
@@ -182,7 +183,7 @@ def test_two_searches_at_once(folder: Path, start: Start, digits_task: evo.Task)
     while not (folder / "run.toml").exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.05)
-    with pytest.raises(RunFolderError, match="another search is writing here; wait for it or choose another folder"):
+    with pytest.raises(RunFolderError, match=r"another search is writing here \(process \d+ on .+\); wait for it"):
         search(digits_task, folder)
     first.kill()
     first.communicate()

@@ -14,6 +14,7 @@ import evo
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import SettingsError
+from evo.evaluation import local
 from evo.importance import FilterSelection, importance_matrix
 from evo.network.origin import annotate
 from evo.recipes.compression import Compression
@@ -157,8 +158,9 @@ def interrupt_tuning(report: EpochReport) -> None:
 
 
 def test_interrupted_and_called_again_it_ends_the_same(
-    digits_task: evo.Task, result: Compression, tmp_path: Path
+    digits_task: evo.Task, result: Compression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)  # results one by one, to interrupt between them
     folder = tmp_path / "run"
     interruptions: list[dict[str, Callable[..., None]]] = [
         {"progress": interrupt_search},

@@ -22,6 +22,7 @@ STATE = Progress(
     evaluated=1034,
     failed=2,
     cached=12,
+    reused=0,
     best={"id": 93.0, "fitness": 1.71234, "error": 0.0121, "params": 43_222.0},
     objective="fitness",
     original={"params": 432_220},

@@ -1,6 +1,8 @@
 """The contracts have to notice parts that break them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import evo
-from evo.algorithms import Algorithm
+from evo.algorithms import Algorithm, genomes
 from evo.candidate import Candidate
 from evo.encodings.filter_bits import FilterBits, FilterBitsSpace
 from evo.encodings.individual import Individual
@@ -119,7 +121,7 @@ class Forgetful(evo.ECS):
     """Saves the number of its generation but not its population."""
 
     def _save(self) -> dict[str, Any]:
-        return {"population": []}
+        return {"population": genomes.pack(self.space, [])}
 
 
 @pytest.mark.parametrize("algorithm", [Forgetful(generations=4, population=6), evo.ECS(generations=4, population=6)])
@@ -135,16 +137,14 @@ def test_an_algorithm_that_cannot_go_on_is_noticed(algorithm: Algorithm) -> None
 
 
 class Twice(evo.LocalEvaluator):
-    """Yields every outcome twice."""
+    """Hands every outcome out twice."""
 
     def open(self, job: Job) -> Session:
         class Session(InProcessSession):
-            def run(self, blueprints: Sequence[evo.Blueprint]) -> Any:
-                for outcome in super().run(blueprints):
-                    yield outcome
-                    yield outcome
+            def receive(self) -> list[Outcome]:
+                return 2 * super().receive()
 
-        return Session(job)
+        return Session(job, self.retries)
 
 
 class Shuffled(evo.LocalEvaluator):
@@ -152,22 +152,75 @@ class Shuffled(evo.LocalEvaluator):
 
     def open(self, job: Job) -> Session:
         class Session(InProcessSession):
-            def run(self, blueprints: Sequence[evo.Blueprint]) -> Any:
-                outcomes: list[Outcome] = list(super().run(blueprints))
-                for outcome, other in zip(outcomes, blueprints[::-1], strict=True):
-                    yield Outcome(other.key, "ok", outcome.objectives, "", outcome.seconds, outcome.worker)
+            def receive(self) -> list[Outcome]:
+                outcomes = super().receive()
+                keys = [outcome.key for outcome in outcomes]
+                return [replace(outcome, key=key) for outcome, key in zip(outcomes, keys[::-1], strict=True)]
 
-        return Session(job)
+        return Session(job, self.retries)
 
 
-@pytest.mark.parametrize("evaluator", [Twice(), Shuffled()])
-def test_an_evaluator_that_mixes_outcomes_up_is_noticed(evaluator: Evaluator) -> None:
+class Lossy(evo.LocalEvaluator):
+    """Keeps the last outcome to itself."""
+
+    def open(self, job: Job) -> Session:
+        class Session(InProcessSession):
+            def receive(self) -> list[Outcome]:
+                return super().receive()[:-1]
+
+        return Session(job, self.retries)
+
+
+class Hopeful(evo.LocalEvaluator):
+    """Never tries again."""
+
+    def open(self, job: Job) -> Session:
+        return InProcessSession(job, 0)
+
+
+class Insatiable(evo.LocalEvaluator):
+    """Has room for ever more."""
+
+    def open(self, job: Job) -> Session:
+        class Session(InProcessSession):
+            def room(self, population: int) -> int:
+                return population
+
+        return Session(job, self.retries)
+
+
+class Persistent(evo.LocalEvaluator):
+    """Goes on with what was cancelled."""
+
+    def open(self, job: Job) -> Session:
+        class Session(InProcessSession):
+            def cancel(self) -> None:
+                self._pending.pop()
+
+        return Session(job, self.retries)
+
+
+class Alone(EvaluatorContract):
+    apart = False
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "test"),
+    [
+        (Twice(), Alone.test_outcomes_equal_those_of_this_process),
+        (Shuffled(), Alone.test_outcomes_equal_those_of_this_process),
+        (Lossy(), Alone.test_outcomes_equal_those_of_this_process),
+        (Hopeful(), Alone.test_misbehaving_fitness_disturbs_nobody),
+        (Insatiable(), Alone.test_candidates_come_in_any_rhythm),
+        (Persistent(), Alone.test_candidates_come_in_any_rhythm),
+    ],
+)
+def test_an_evaluator_that_breaks_its_contract_is_noticed(evaluator: Evaluator, test: Any, tmp_path: Path) -> None:
     space = FilterBits().bind(TASK.network, (1.0,))
-    blueprints = [space.decode(one) for one in space.initial(12, np.random.default_rng(0))]
-    test = EvaluatorContract().test_outcomes_equal_those_of_this_process
-    test(evo.LocalEvaluator(workers=0), TASK, blueprints)
-    with pytest.raises(AssertionError):
-        test(evaluator, TASK, blueprints)
+    drawn = [space.decode(one) for one in space.initial(12, np.random.default_rng(0))]
+    blueprints = list({blueprint.key: blueprint for blueprint in drawn}.values())
+    with pytest.raises((AssertionError, evo.EvoError)):
+        test(Alone(), evaluator, TASK, blueprints, tmp_path)
 
 
 def test_the_task_is_the_same_at_every_call() -> None:

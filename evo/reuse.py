@@ -1,0 +1,136 @@
+"""Runs beside this one that judge candidates the same way: what one has measured, the others need not measure again."""
+
+import hashlib
+import json
+import platform
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evo.errors import RunFolderError
+from evo.fitness.base import Fitness
+from evo.history import History, Result
+from evo.run import HISTORY, SETTINGS
+from evo.sources import UnknownSource, digest_of_evo, digest_of_source
+from evo.task import Task
+
+RESCAN = 30.0
+"""Seconds between looks for runs that have been added."""
+
+_NO_ROW = 2**62
+_SIGNATURES = "evaluations"
+
+
+def identity(settings: Mapping[str, Any], task: Task, fitness: Fitness) -> str:
+    """Return a hexadecimal hash of everything that an evaluation depends on besides the structure.
+
+    That is: weights, forward pass, data, the fitness's settings and source code, the seed, the number of threads, and the
+    versions of what computes. Two runs of which all this is equal get the same result for the same structure, bit for bit.
+    "" if it cannot be told: the fitness measures something that is never the same twice (`Fitness.repeatable`), or its
+    function hangs on values whose content nothing shows.
+
+    Args:
+        settings: the content of run.toml.
+        task, fitness: what it describes.
+    """
+    if not fitness.repeatable:
+        return ""
+    try:
+        source = digest_of_source(fitness)
+    except UnknownSource:
+        return ""
+    parts = {
+        **{name: settings[name] for name in ("task", "fitness", "seed", "threads")},
+        "program": task.network.program,
+        "source": source,
+        "evo": digest_of_evo(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def sign(history: History, identity: str) -> None:
+    """Note in a history how its results come about from now on; of one that has seen several ways, no peer takes any."""
+    signatures = history.meta(_SIGNATURES) or []
+    if identity not in signatures:
+        history.set_meta(_SIGNATURES, [*signatures, identity])
+
+
+class Peers:
+    """The run folders beside one whose evaluations have the same identity; they may be running."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        """Look for peers of the run in `folder`; without an identity there are none."""
+        self._folder = folder.absolute()
+        self._identity = identity
+        self._seen: set[Path] = {self._folder}
+        self._peers: dict[str, _Peer] = {}
+        self._scanned = float("-inf")
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Result]:
+        """Return, by structure, what peers have measured of `keys`; failures do not count, they may be of a machine."""
+        found: dict[str, Result] = {}
+        if self._identity and keys:
+            self._scan()
+            for name in list(self._peers):
+                missing = [key for key in keys if key not in found]
+                found |= self._ask(name, missing) if missing else {}
+        return found
+
+    def _ask(self, name: str, keys: Sequence[str]) -> dict[str, Result]:
+        try:
+            results = self._peers[name].history().results(keys, before=_NO_ROW)
+        except (OSError, sqlite3.Error, RunFolderError):  # damaged, or deleted: as if it were not there
+            self._peers.pop(name).close()
+            return {}
+        return {key: replace(one, reused=one.reused or name) for key, one in results.items() if one.status == "ok"}
+
+    def _scan(self) -> None:
+        if time.monotonic() - self._scanned < RESCAN:
+            return
+        self._scanned = time.monotonic()
+        for path in sorted(self._folder.parent.glob(f"*/{SETTINGS}")):
+            if path.parent in self._seen:
+                continue
+            self._seen.add(path.parent)
+            peer = _Peer(path.parent / HISTORY)
+            with suppress(OSError, sqlite3.Error, RunFolderError):
+                if peer.history().meta(_SIGNATURES) == [self._identity]:
+                    self._peers[path.parent.name] = peer
+                    continue
+            peer.close()
+
+    def close(self) -> None:
+        """Close their histories."""
+        for peer in self._peers.values():
+            peer.close()
+        self._peers.clear()
+
+
+class _Peer:
+    """The history of one of them, opened again whenever somebody has begun or ended to write it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[bool, int, int] | None = None
+        self._history: History | None = None
+
+    def history(self) -> History:
+        found = self._path.stat()
+        stamp = (self._path.with_name(self._path.name + "-wal").exists(), found.st_mtime_ns, found.st_size)
+        if self._history is None or stamp != self._stamp:
+            self.close()
+            self._history, self._stamp = History(self._path, readonly=True), stamp
+        return self._history
+
+    def close(self) -> None:
+        if self._history is not None:
+            self._history.close()
+            self._history = None
