@@ -278,6 +278,7 @@ def search(workshop: Workshop, algorithm: Algorithm, seed: int) -> evo.Run:
             out=CACHE / f"{type(algorithm).__name__}-{name}",
             seed=seed,
             max_evaluations=plan.evaluations,
+            reuse=False,  # its time is reported
             progress=show,
         )
 

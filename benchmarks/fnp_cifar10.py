@@ -235,6 +235,7 @@ class Ablation:
             budget=self.budget,
             evaluator=evaluator,
             out=folder,
+            reuse=False,  # its time is reported
         )
         clock = folder / "seconds.json"
         if fresh:

@@ -182,6 +182,7 @@ def searched(
             algorithm=evo.FGA(generations=generations),
             budget=evo.Budget(params=int(start["params"])),
             out=folder,
+            reuse=False,  # its time is reported
         )
         seconds = time.perf_counter() - began
         best = int(str(run.best.name))

@@ -101,6 +101,16 @@ class Claim:
         return f"process {self.process} on {self.host}"
 
 
+def check_place(folder: Path) -> None:
+    """Raise RunFolderError if no search can write in `folder`, as far as that shows before there is one."""
+    whole = folder.absolute()
+    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
+    if not there.is_dir():
+        raise RunFolderError(f"{folder}: cannot be written ({there} is not a folder)")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunFolderError(f"{folder}: cannot be written (no permission to write in {there})")
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold the folder for this process alone.
@@ -190,8 +200,11 @@ def open_history(folder: Path, task: Task, fitness: Fitness, settings: dict[str,
         return History(path)
     if History.begun(path):
         raise RunFolderError(f"{folder}: holds a history without {SETTINGS}; choose another folder")
-    for name in (HISTORY, HISTORY + "-wal", HISTORY + "-shm"):
-        (folder / name).unlink(missing_ok=True)  # of a search that was killed at this point
+    try:
+        for name in (HISTORY, HISTORY + "-wal", HISTORY + "-shm"):
+            (folder / name).unlink(missing_ok=True)  # of a search that was killed at this point
+    except OSError as error:
+        raise RunFolderError(f"{folder / name}: cannot be replaced ({error.strerror or error})") from error
     history = History(path, create=[objective.name for objective in fitness.objectives])
     try:
         _describe(folder, history, task, fitness, settings)

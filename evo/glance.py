@@ -1,4 +1,7 @@
-"""Looking into a history that another process may be writing: nothing is written, locked for long, or left behind."""
+"""Looking into a history that another process may be writing: nothing is written, or locked for long.
+
+All that a look may leave behind is an empty log (`-wal`, and `-shm`), if the search ends meanwhile.
+"""
 
 import sqlite3
 import time
@@ -17,15 +20,23 @@ TRIES = 5
 def connect(path: Path) -> sqlite3.Connection:
     """Open an SQLite file for reading alone, in a folder that may be read-only.
 
-    While its log (`-wal`) is there, some process may be writing, and SQLite's locks are taken. Without one, nobody has the
-    file open: it is read as it is, because SQLite would make a log and leave it behind, or fail where it cannot.
+    While there is something in its log (`-wal`), some process may be writing, and SQLite's locks are taken. Without that,
+    everything is in the file: it is read as it is, because SQLite would make a log and leave it behind, or fail where it
+    cannot. What is written from then on is seen by a new connection only.
 
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    alone = not path.with_name(path.name + "-wal").exists()
-    address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    address = f"{path.absolute().as_uri()}?mode=ro{'' if has_log(path) else '&immutable=1'}"
     return sqlite3.connect(address, isolation_level=None, timeout=5, uri=True)
+
+
+def has_log(path: Path) -> bool:
+    """Return whether a part of the SQLite file may be in its log alone."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size > 0
+    except OSError:
+        return False
 
 
 def glance(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ _TYPES = {
 
 _MOST_VARIABLES = 500
 """Keys per query: SQLite takes a limited number of parameters."""
+
+_PATIENCE = 1000
+"""Milliseconds that closing waits for a reader to end its look."""
 
 
 @dataclass
@@ -108,7 +111,8 @@ class History:
     """The SQLite file of one run.
 
     What has finished is written in one transaction, before the search moves on; a reader never blocks the search, nor the
-    search a reader (WAL). Writing raises RunFolderError if the disk is full or fails; what was written stays.
+    search a reader (WAL). What SQLite cannot do is a RunFolderError, of reading too: the disk is full or fails, another
+    program holds the file, it is damaged. What was written stays.
     """
 
     def __init__(self, path: Path, *, create: Sequence[str] | None = None, readonly: bool = False) -> None:
@@ -125,25 +129,18 @@ class History:
         self.path = path
         if create is None and not path.is_file():
             raise RunFolderError(f"{path}: there is no history here; a run folder holds run.toml and history.sqlite")
-        address = f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}"
+        self._database = _opened(path, "ro" if readonly else "rw" if create is None else "rwc")
         try:
-            self._database = (
-                connect(path) if readonly else sqlite3.connect(address, isolation_level=None, timeout=30, uri=True)
-            )
-        except sqlite3.Error as error:
-            raise RunFolderError(f"{path}: cannot be opened ({error})") from error
-        try:
-            if not readonly:
-                self._database.execute("PRAGMA synchronous=FULL")
-            if create is not None:
-                self._create(create)
-            self._check(thoroughly=not readonly)
-        except (sqlite3.DatabaseError, RunFolderError) as error:
+            with _told(path):
+                if not readonly:
+                    self._database.execute("PRAGMA synchronous=FULL")
+                if create is not None:
+                    self._create(create)
+                self._check(thoroughly=not readonly)
+                names = [row[1] for row in self._database.execute("PRAGMA table_info(evaluations)")]
+        except BaseException:
             self._database.close()
-            if isinstance(error, RunFolderError):
-                raise
-            raise _refusal(path, error) from error
-        names = [row[1] for row in self._database.execute("PRAGMA table_info(evaluations)")]
+            raise
         fixed = {*COLUMNS, *COSTS, "genome", "structure"}
         self._objectives = [name for name in names if name not in fixed]
         self._names = names
@@ -174,16 +171,24 @@ class History:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            yield
-            self._database.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):  # some errors have rolled it back already
-                self._database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise _refusal(self.path, error) from error
-            raise
+        with _told(self.path):
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # some errors have rolled it back already
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _query(self, query: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that a query finds."""
+        with _told(self.path):
+            yield from self._database.execute(query, values)
+
+    def _first(self, query: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row that a query finds, None if there is none."""
+        return next(self._query(query, values), None)
 
     @staticmethod
     def begun(path: Path) -> bool:
@@ -194,18 +199,13 @@ class History:
         """
         if not path.exists():
             return False
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-        try:
+        with closing(_opened(path, "rw")) as database, _told(path):
             tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             return bool(tables) and bool(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
-        except sqlite3.DatabaseError as error:
-            raise _refusal(path, error) from error
-        finally:
-            database.close()
 
     def meta(self, name: str) -> Any:
         """Return a stored value, None if there is none."""
-        row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        row = self._first("SELECT value FROM meta WHERE name = ?", (name,))
         return None if row is None else json.loads(row[0])
 
     def set_meta(self, name: str, value: Any) -> None:
@@ -260,7 +260,7 @@ class History:
     def _read(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int | None, int | None, Result]]:
         columns = ", ".join(["id", "turn", "asked", *_RESULT, *map(quoted, self._objectives)])
         query = f"SELECT {columns} FROM evaluations WHERE {where}"
-        for number, turn, asked, *rest in self._database.execute(query, values):
+        for number, turn, asked, *rest in self._query(query, values):
             fields, measured = rest[: len(_RESULT)], rest[len(_RESULT) :]
             result = dict(zip(_RESULT, fields, strict=True))
             objectives = dict(zip(self._objectives, measured, strict=True)) if result["status"] == "ok" else {}
@@ -272,13 +272,13 @@ class History:
             "SELECT count(*) - coalesce(sum(cached), 0), coalesce(sum(status <> 'ok' AND NOT cached), 0), "
             f"coalesce(sum(cached), 0), coalesce(sum(reused <> ''), 0) FROM evaluations WHERE {column} < ?"
         )
-        found = self._database.execute(query, (before,)).fetchone()
+        (found,) = self._query(query, (before,))
         return dict(zip(("evaluated", "failed", "cached", "reused"), found, strict=True))
 
     def reason(self) -> str:
         """Return why the first evaluation failed that did; "" if none has."""
         query = "SELECT reason FROM evaluations WHERE status <> 'ok' ORDER BY id LIMIT 1"
-        found = self._database.execute(query).fetchone()
+        found = self._first(query)
         return "" if found is None else str(found[0])
 
     def best(self, objective: str, maximize: bool, column: str, before: int) -> dict[str, float] | None:
@@ -288,7 +288,7 @@ class History:
             f"SELECT id, {', '.join(map(quoted, names))} FROM evaluations WHERE {column} < ? AND status = 'ok' "
             f"ORDER BY {quoted(objective)} {'DESC' if maximize else 'ASC'}, {column} LIMIT 1"
         )
-        found = self._database.execute(query, (before,)).fetchone()
+        found = self._first(query, (before,))
         return None if found is None else dict(zip(["id", *names], map(float, found), strict=True))
 
     def blob(self, row: int, name: str) -> bytes:
@@ -299,9 +299,9 @@ class History:
         """
         column = "genome" if name == "genome" else "coalesce(structure, genome)"
         query = f"SELECT {column} FROM evaluations WHERE id = ?"
-        found = self._database.execute(query, (row,)).fetchone()
+        found = self._first(query, (row,))
         if found is None:
-            last = self._database.execute("SELECT max(id) FROM evaluations").fetchone()[0]
+            ((last,),) = self._query("SELECT max(id) FROM evaluations")
             raise RunFolderError(f"{self.path.parent}: there is no row {row}; ids go from 0 to {last}")
         return bytes(found[0])
 
@@ -321,7 +321,7 @@ class History:
 
     def generations(self) -> pd.DataFrame:
         """Return the statistics of every finished generation."""
-        rows = self._database.execute("SELECT generation, statistics FROM generations ORDER BY generation").fetchall()
+        rows = self._query("SELECT generation, statistics FROM generations ORDER BY generation")
         return pd.DataFrame([{"generation": number, **json.loads(text)} for number, text in rows])
 
     def integrity(self) -> str:
@@ -329,13 +329,41 @@ class History:
         return str(self._database.execute("PRAGMA integrity_check").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; if something was written, all of it is in the file itself, even while a reader has it open."""
+        with suppress(sqlite3.Error):  # closed before; or it stays in the log, which is part of the history
+            if self._database.total_changes:
+                self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
 
 
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    """Open the file in a mode of SQLite's: ro, rw or rwc."""
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    try:
+        return connect(path) if mode == "ro" else sqlite3.connect(address, isolation_level=None, timeout=30, uri=True)
+    except sqlite3.Error as error:
+        raise RunFolderError(f"{path}: cannot be opened ({error})") from error
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in a RunFolderError what SQLite cannot do with the file; mistakes in how it is used stay what they are."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.DatabaseError as error:
+        raise _refusal(path, error) from error
+
+
 def _refusal(path: Path, error: sqlite3.DatabaseError) -> RunFolderError:
-    """Return what to raise: SQLite cannot write the file, or it is no history."""
+    """Return what to raise: SQLite cannot write the file, somebody holds it, or it is no history."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RunFolderError(
+            f"{path}: another program holds it ({error}); close that, then `evo resume`, or search again"
+        )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return RunFolderError(
             f"{path}: cannot be written ({error}); what it holds is whole: free some space, and the same search, or "

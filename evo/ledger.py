@@ -180,7 +180,10 @@ class Ledger:
                 entry = self._open.pop(number)
                 self._complete(entry, result)
                 rows.append(entry.row)
-        self._history.add(row for row in rows if row.id not in self._written)
+        new = [row for row in rows if row.id not in self._written]
+        if new:
+            self._peers.sign(self._history)
+            self._history.add(new)
         if self.evaluated >= HOPELESS:
             self.check_hope()
         return rows

@@ -1,5 +1,6 @@
 """Runs beside this one that judge candidates the same way: what one has measured, the others need not measure again."""
 
+import functools
 import hashlib
 import json
 import platform
@@ -13,15 +14,19 @@ from typing import Any
 
 import torch
 
+import evo.encodings
 from evo.errors import RunFolderError
-from evo.fitness.base import Fitness
+from evo.fitness import base
+from evo.fitness.base import Fitness, FunctionFitness
 from evo.history import History, Result
 from evo.run import HISTORY, SETTINGS
-from evo.sources import UnknownSource, digest_of_evo, digest_of_source
 from evo.task import Task
 
 RESCAN = 30.0
 """Seconds between looks for runs that have been added."""
+
+MOST = 20
+"""Runs that are asked at most, the latest first."""
 
 _NO_ROW = 2**62
 _SIGNATURES = "evaluations"
@@ -30,25 +35,23 @@ _SIGNATURES = "evaluations"
 def identity(settings: Mapping[str, Any], task: Task, fitness: Fitness) -> str:
     """Return a hexadecimal hash of everything that an evaluation depends on besides the structure.
 
-    That is: weights, forward pass, data, the fitness's settings and source code, the seed, the number of threads, and the
-    versions of what computes. Two runs of which all this is equal get the same result for the same structure, bit for bit.
-    "" if it cannot be told: the fitness measures something that is never the same twice (`Fitness.repeatable`), or its
-    function hangs on values whose content nothing shows.
+    That is: weights, forward pass, data, the fitness's settings and version, the seed, the number of threads, and evo's own
+    source code, torch's version and the kind of machine. Two runs of which all this is equal get the same result for the same
+    structure. "" if it cannot be told: the fitness measures what is never the same twice (`Fitness.repeatable`), or it is not
+    evo's own and has no `version`.
 
     Args:
         settings: the content of run.toml.
         task, fitness: what it describes.
     """
-    if not fitness.repeatable:
-        return ""
-    try:
-        source = digest_of_source(fitness)
-    except UnknownSource:
+    kind = type(fitness)
+    built_in = kind.__module__.startswith("evo.fitness.") and kind is not FunctionFitness
+    if not fitness.repeatable or (fitness.version is None and not built_in):
         return ""
     parts = {
         **{name: settings[name] for name in ("task", "fitness", "seed", "threads")},
         "program": task.network.program,
-        "source": source,
+        "version": fitness.version,
         "evo": digest_of_evo(),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -56,28 +59,44 @@ def identity(settings: Mapping[str, Any], task: Task, fitness: Fitness) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def sign(history: History, identity: str) -> None:
-    """Note in a history how its results come about from now on; of one that has seen several ways, no peer takes any."""
-    signatures = history.meta(_SIGNATURES) or []
-    if identity not in signatures:
-        history.set_meta(_SIGNATURES, [*signatures, identity])
+@functools.cache
+def digest_of_evo() -> str:
+    """Return a hexadecimal hash of evo's own source code."""
+    digest = hashlib.sha256()
+    for folder in (Path(__file__).parent, *map(Path, evo.encodings.__path__), Path(base.__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 class Peers:
     """The run folders beside one whose evaluations have the same identity; they may be running."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        """Look for peers of the run in `folder`; without an identity there are none."""
+    def __init__(self, folder: Path, identity: str, *, ask: bool = True) -> None:
+        """Look for peers of the run in `folder`; without an identity there are none, and unless `ask` nothing is taken."""
         self._folder = folder.absolute()
         self._identity = identity
+        self._asking = ask and bool(identity)
+        self._signed = False
         self._seen: set[Path] = {self._folder}
         self._peers: dict[str, _Peer] = {}
         self._scanned = float("-inf")
 
+    def sign(self, history: History) -> None:
+        """Note, before the first result is written, how results come about from now on.
+
+        Of a run that has seen several ways, no peer takes any.
+        """
+        if not self._signed:
+            signatures = history.meta(_SIGNATURES) or []
+            if self._identity not in signatures:
+                history.set_meta(_SIGNATURES, [*signatures, self._identity])
+            self._signed = True
+
     def find(self, keys: Sequence[str]) -> Mapping[str, Result]:
         """Return, by structure, what peers have measured of `keys`; failures do not count, they may be of a machine."""
         found: dict[str, Result] = {}
-        if self._identity and keys:
+        if self._asking and keys:
             self._scan()
             for name in list(self._peers):
                 missing = [key for key in keys if key not in found]
@@ -86,7 +105,11 @@ class Peers:
 
     def _ask(self, name: str, keys: Sequence[str]) -> dict[str, Result]:
         try:
-            results = self._peers[name].history().results(keys, before=_NO_ROW)
+            history = self._peers[name].history()
+            results = history.results(keys, before=_NO_ROW)
+            # Afterwards, since a run signs before it writes: meanwhile it may have been continued, or made anew.
+            if history.meta(_SIGNATURES) != [self._identity]:
+                raise RunFolderError(f"{name} measures something else now")
         except (OSError, sqlite3.Error, RunFolderError):  # damaged, or deleted: as if it were not there
             self._peers.pop(name).close()
             return {}
@@ -96,15 +119,17 @@ class Peers:
         if time.monotonic() - self._scanned < RESCAN:
             return
         self._scanned = time.monotonic()
-        for path in sorted(self._folder.parent.glob(f"*/{SETTINGS}")):
-            if path.parent in self._seen:
-                continue
-            self._seen.add(path.parent)
+        paths = [path for path in self._folder.parent.glob(f"*/{SETTINGS}") if path.parent not in self._seen]
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+            if len(self._peers) >= MOST:
+                return
             peer = _Peer(path.parent / HISTORY)
             with suppress(OSError, sqlite3.Error, RunFolderError):
-                if peer.history().meta(_SIGNATURES) == [self._identity]:
-                    self._peers[path.parent.name] = peer
-                    continue
+                if signatures := peer.history().meta(_SIGNATURES):
+                    self._seen.add(path.parent)
+                    if signatures == [self._identity]:
+                        self._peers[path.parent.name] = peer
+                        continue
             peer.close()
 
     def close(self) -> None:

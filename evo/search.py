@@ -21,7 +21,7 @@ from evo.fitness.base import Fitness
 from evo.folder import claimed, describe_search, open_history
 from evo.history import COLUMNS, History, Row
 from evo.ledger import Ledger
-from evo.reuse import Peers, identity, sign
+from evo.reuse import Peers, identity
 from evo.run import Run
 from evo.task import Task
 
@@ -96,8 +96,9 @@ def search(
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
             evaluations; look-ups do not count.
-        reuse: take what runs in folders beside this one have measured of the same task, by the same fitness (its code
-            included) and seed, instead of measuring it again; it counts as evaluated. See `evo.reuse.identity`.
+        reuse: take what runs in folders beside this one have measured of the same task, by the same fitness and seed,
+            instead of measuring it again; it counts as evaluated. A fitness of your own takes part if it has a `version`.
+            See `evo.reuse.identity`.
         progress: called after every evaluation and generation.
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
@@ -128,8 +129,7 @@ def search(
     judged_by = identity(settings, task, fitness)
     with claimed(folder), ExitStack() as opened:
         history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
-        sign(history, judged_by)
-        peers = opened.enter_context(closing(Peers(folder, judged_by if reuse else "")))
+        peers = opened.enter_context(closing(Peers(folder, judged_by, ask=reuse)))
         algorithm = algorithm.model_copy()
         algorithm.start(space, fitness.objectives, seed)
         job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
@@ -165,10 +165,10 @@ def check(
             )
             article = "an" if kind.__name__[0] in "AE" else "a"
             raise SettingsError(f"{name}: expected {article} {kind.__name__}, got {type(value).__name__}{hint}")
-    if not isinstance(seed, int) or seed < 0:
+    if type(seed) is not int or seed < 0:
         raise SettingsError(f"seed: expected a whole number ≥ 0, got {seed!r}")
-    if max_evaluations is not None and max_evaluations < 1:
-        raise SettingsError(f"max_evaluations: expected at least 1, got {max_evaluations}")
+    if max_evaluations is not None and (type(max_evaluations) is not int or max_evaluations < 1):
+        raise SettingsError(f"max_evaluations: expected a whole number ≥ 1, got {max_evaluations!r}")
     for objective in fitness.objectives:
         if objective.name in {*COLUMNS, "genome", "structure"} or not objective.name:
             raise SettingsError(
@@ -303,6 +303,10 @@ class _Loop:
 
     def _has_room(self, algorithm: SteadyState) -> bool:
         if not self._allowed():
+            return False
+        # Individuals of a structure that is under way take no room, but would use up the search's individuals unseen.
+        waiting = algorithm.proposed - algorithm.told - self._submitted
+        if self._submitted and waiting > algorithm.population // 4:
             return False
         return self._session is None or self._session.room(algorithm.population) > 0
 

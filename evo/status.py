@@ -53,6 +53,8 @@ class RunStatus:
         folder: the run's.
         state: running, finished, or stopped before its end.
         claim: the process that runs it; None unless running.
+        limit: its max_evaluations, if it is stopped and another generation (asynchronous: evaluation) may exceed them; else
+            None.
         from_shell: whether `evo resume` continues it; otherwise the program that began it does.
         generation: finished generations.
         generations: how many there will be.
@@ -75,6 +77,7 @@ class RunStatus:
     folder: Path
     state: State
     claim: Claim | None
+    limit: int | None
     from_shell: bool
     generation: int
     generations: int
@@ -126,7 +129,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, Any], claim: Claim | None) -> RunStatus:
     """Read all there is to say, in one transaction."""
-    meta = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM meta")}
+    query = "SELECT name, value FROM meta WHERE name IN ('format', 'run')"  # the state is large
+    meta = {name: json.loads(value) for name, value in database.execute(query)}
     if meta.get("format") != FORMAT:
         found = meta.get("format")
         raise RunFolderError(f"{folder / HISTORY}: history format {found}, this version of evo reads {FORMAT}")
@@ -138,25 +142,30 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
         raise RunFolderError(f"{folder}: damaged, it lacks what a search writes down first ({error!r})") from None
     done = [json.loads(text) for (text,) in database.execute("SELECT statistics FROM generations ORDER BY generation")]
     asked = [int(statistics["asked"]) for statistics in done]
+    finished = len(asked) >= rounds
+    if finished:  # it is about to leave
+        claim = None
     now = datetime.now(UTC)
     groups = _groups(database, now, claim)
     individuals = sum(group.count for group in groups)
     expected = _expected(asked, rounds, individuals)
-    settled, evaluated = _speed(groups, now, claim)
+    settled, speed = _speed(groups, now, claim)
+    evaluated = sum(group.count for group in groups if not group.cached)
     return RunStatus(
         folder=folder,
-        state="finished" if len(asked) >= rounds else "running" if claim else "stopped",
+        state="finished" if finished else "running" if claim else "stopped",
         claim=claim,
+        limit=None if finished or claim else _limit(settings, asked, individuals, evaluated),
         from_shell="source" in settings,
         generation=len(asked),
         generations=rounds,
         individuals=individuals,
         expected=expected,
-        evaluated=sum(group.count for group in groups if not group.cached),
+        evaluated=evaluated,
         failed=sum(group.count for group in groups if group.failed),
         reused=sum(group.count for group in groups if group.reused),
         cached=sum(group.count for group in groups if group.cached),
-        per_minute=60 * evaluated if claim else None,
+        per_minute=60 * speed if claim else None,
         seconds_left=(expected - individuals) / settled if expected is not None and settled > 0 else None,
         drawn=sum(int(statistics.get("drawn", 0)) for statistics in done),
         rejected=sum(int(statistics.get("rejected", 0)) for statistics in done),
@@ -209,6 +218,17 @@ def _expected(asked: list[int], rounds: int, individuals: int) -> int | None:
     usual = asked[1:] or asked
     done = sum(asked)
     return max(individuals, done + round((rounds - len(asked)) * sum(usual) / len(usual)))
+
+
+def _limit(settings: Mapping[str, Any], asked: list[int], individuals: int, evaluated: int) -> int | None:
+    """Return the most evaluations, if that is what keeps the search from going on; else None."""
+    limit = settings.get("max_evaluations")
+    if not isinstance(limit, int):
+        return None
+    if settings.get("algorithm", {}).get("asynchronous", False):
+        return limit if evaluated >= limit else None
+    between = bool(asked) and individuals == sum(asked)  # in the middle of a generation, that may be done
+    return limit if evaluated + (2 * max(asked) if between else 0) > limit else None  # the next may well be larger
 
 
 def _speed(groups: list[_Group], now: datetime, claim: Claim | None) -> tuple[float, float]:

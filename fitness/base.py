@@ -31,11 +31,13 @@ class Fitness(ABC):
     """What decides which candidate is better.
 
     Attributes:
-        repeatable: the same candidate has the same numbers every time, so that another run may use them; False for what is
-            measured of a machine.
+        repeatable: the same candidate has the same numbers every time; False for what is measured of a machine.
+        version: names the state of the code of a fitness that is not evo's own, and is changed with it by its author. Runs
+            beside each other share results of equal version, settings, task and seed; None shares nothing.
     """
 
     repeatable: ClassVar[bool] = True
+    version: ClassVar[str | None] = None
 
     @property
     @abstractmethod
@@ -62,9 +64,14 @@ class FunctionFitness(Fitness):
     """A user's function as a fitness; made by the decorator `evo.fitness`."""
 
     def __init__(
-        self, function: Callable[[Candidate], Mapping[str, float]], maximize: Sequence[str], minimize: Sequence[str]
+        self,
+        function: Callable[[Candidate], Mapping[str, float]],
+        maximize: Sequence[str],
+        minimize: Sequence[str],
+        version: str | None,
     ) -> None:
         self.function = function
+        self.version = version  # type: ignore[misc]
         self._objectives = (
             *(Objective(name, True) for name in maximize),
             *(Objective(name, False) for name in minimize),
@@ -81,9 +88,10 @@ class FunctionFitness(Fitness):
         return self.function(candidate)
 
     def describe(self) -> dict[str, Any]:
-        """Return its name, its objectives and a hash of its source: an edited function is another fitness."""
+        """Return name, objectives, version if there is one, and a hash of its source: an edited function is another one."""
         return {
             "name": self.name,
+            **({} if self.version is None else {"version": self.version}),
             "source": _source_digest(self.function),
             "maximize": [objective.name for objective in self.objectives if objective.maximize],
             "minimize": [objective.name for objective in self.objectives if not objective.maximize],
@@ -103,13 +111,15 @@ def _source_digest(function: Callable[..., object]) -> str:
 
 
 def fitness(
-    *, maximize: str | Sequence[str] = (), minimize: str | Sequence[str] = ()
+    *, maximize: str | Sequence[str] = (), minimize: str | Sequence[str] = (), version: str | None = None
 ) -> Callable[[Callable[[Candidate], Mapping[str, float]]], FunctionFitness]:
     """Make a fitness of a function from a candidate to a dictionary of numbers.
 
     Args:
         maximize: names of objectives to maximise; the first of these is what single-objective algorithms use.
         minimize: names of objectives to minimise. Names of costs ("params", "macs", …) need not be returned.
+        version: of the function and all that it uses, e.g. "2"; a search then takes over what runs beside it have measured with
+            the same version. Change it with the code. Default: nothing is taken over.
 
     Raises:
         SettingsError: no objective, or one named twice.
@@ -121,7 +131,7 @@ def fitness(
         raise SettingsError(f"fitness: name every objective once, in maximize or minimize; got {up} and {down}")
 
     def decorate(function: Callable[[Candidate], Mapping[str, float]]) -> FunctionFitness:
-        return FunctionFitness(function, up, down)
+        return FunctionFitness(function, up, down, version)
 
     return decorate
 

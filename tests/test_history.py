@@ -1,11 +1,13 @@
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from evo.errors import RunFolderError
+from evo.glance import has_log
 from evo.history import COLUMNS, FORMAT, MEASUREMENTS, History, Result, Row
 from evo.network import COSTS
 
@@ -108,6 +110,67 @@ def test_a_reader_writes_nothing(history: History) -> None:
     history.add([row(1)])
     assert {*reader.results(["key0", "key1"], before=2)} == {"key0", "key1"}
     reader.close()
+
+
+def test_what_a_search_wrote_is_in_the_file_although_a_reader_has_it_open(history: History) -> None:
+    history.add([row(0)])
+    reader = History(history.path, readonly=True)
+    assert len(reader.frame()) == 1
+    history.close()
+    history.close()
+    log = history.path.with_name("history.sqlite-wal")
+    assert log.stat().st_size == 0
+    assert not has_log(history.path)
+    copy = history.path.with_name("copy.sqlite")
+    copy.write_bytes(history.path.read_bytes())
+    for path in (history.path, copy):
+        other = History(path, readonly=True)
+        assert len(other.frame()) == 1
+        other.close()
+    reader.close()
+
+
+def test_a_file_that_another_program_holds_is_not_called_damaged(history: History) -> None:
+    history.add([row(0), row(1)])
+    rows = history.since("id", 0)
+    next(rows)  # what is read and what would be written are of two moments
+    with closing(sqlite3.connect(history.path)) as other, other:
+        other.execute("UPDATE evaluations SET log = 'mine'")
+    with pytest.raises(
+        RunFolderError, match=r"another program holds it \(database is locked\); close that, then `evo re"
+    ):
+        history.add([row(2)])
+    rows.close()  # type: ignore[attr-defined]
+    history.add([row(2)])
+    assert history.frame().index.tolist() == [0, 1, 2]
+
+
+def test_damage_that_only_reading_meets_is_said(history: History) -> None:
+    history.add([row(0)])
+    with closing(sqlite3.connect(history.path)) as other, other:
+        other.execute("DROP TABLE evaluations")
+        other.execute("DROP TABLE meta")
+    reads: list[Callable[[], object]] = [
+        lambda: history.results(["key0"], before=1),
+        lambda: list(history.since("id", 0)),
+        lambda: history.counts("id", 1),
+        lambda: history.best("score", True, "id", 1),
+        lambda: history.reason(),
+        lambda: history.meta("state"),
+        lambda: history.add([row(1)]),
+    ]
+    for read in reads:
+        with pytest.raises(RunFolderError, match=r"history\.sqlite: damaged, or not a history of evo \(no such table"):
+            read()
+
+
+def test_a_malformed_file_is_said_by_what_writes_too(history: History) -> None:
+    with closing(sqlite3.connect(history.path)) as other, other:
+        other.execute("PRAGMA writable_schema=ON")
+        other.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE' WHERE name = 'evaluations'")
+        other.execute("PRAGMA schema_version=1000")
+    with pytest.raises(RunFolderError, match=r"history\.sqlite: damaged, or not a history of evo \(malformed"):
+        history.add([row(0)])
 
 
 def test_floats_survive_bit_for_bit(history: History) -> None:

@@ -121,7 +121,7 @@ ORDER = (
     {"evo.task"},
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},
-    {"evo.evaluation", "evo.history", "evo.sources"},
+    {"evo.evaluation", "evo.history"},
     {"evo.algorithms", "evo.run"},
     {"evo.folder", "evo.export", "evo.reuse"},
     {"evo.ledger", "evo.status"},

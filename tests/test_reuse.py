@@ -1,5 +1,6 @@
 """What one run has measured, the next takes over."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from torch import nn
 
 import evo
 from evo import reuse
+from evo.evaluation import local
 from evo.history import MEASUREMENTS
 from evo.reuse import identity
+from evo.search import Progress
 from evo.task import Task
 
 QUICK = evo.SubsetFineTune(images=20, batch_size=10)
@@ -85,7 +88,7 @@ def test_failures_are_tried_again_and_damaged_runs_passed_over(task: Task, tmp_p
             raise OSError("no such data")
         return {"score": 1.0 / candidate.costs["params"]}
 
-    fitness = evo.fitness(maximize="score")(judge)
+    fitness = evo.fitness(maximize="score", version="1")(judge)
     marker.touch()
     evaluator = evo.LocalEvaluator(workers=0, retries=0)
     first = search(task, tmp_path / "first", fitness=fitness, evaluator=evaluator, max_evaluations=6)
@@ -110,12 +113,99 @@ def test_what_an_evaluation_depends_on_is_in_its_identity(task: Task) -> None:
     assert identity(settings, task, evo.WithLatency(QUICK)) == "", "a latency is of a machine at a moment"
 
 
-def test_the_forward_pass_is_part_of_a_networks_identity() -> None:
-    programs = set()
-    for activation in (nn.ReLU(), nn.GELU(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)):
+def test_what_a_network_does_is_part_of_its_identity() -> None:
+    class Noisy(nn.Module):
+        def __init__(self, size: float) -> None:
+            super().__init__()
+            self.size = size
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.size * torch.randn_like(x) if self.training else x
+
+    middles = [nn.ReLU(), nn.GELU(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Dropout(0.9)]
+    middles += [nn.Identity(), Noisy(0.1), Noisy(0.2)]
+    found = set()
+    for middle in [*middles, nn.ReLU()]:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), activation, nn.Flatten(), nn.Linear(144, 10))
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), middle, nn.Flatten(), nn.Linear(144, 10))
         x = np.zeros((10, 1, 8, 8), dtype=np.float32)
         task = Task(model, (x, np.arange(10)), (x, np.arange(10)))
-        programs.add(identity({"task": task.describe(), "fitness": {}, "seed": 0, "threads": 1}, task, QUICK))
-    assert len(programs) == 4
+        found.add(identity({"task": task.describe(), "fitness": {}, "seed": 0, "threads": 1}, task, QUICK))
+    assert len(found) == len(middles)
+    model[0].weight.requires_grad_(False)
+    frozen = Task(model, (x, np.arange(10)), (x, np.arange(10)))
+    assert frozen.network.program != task.network.program
+
+
+def half(candidate: evo.Candidate) -> Mapping[str, float]:
+    return {"score": 0.5}
+
+
+def test_ones_own_fitness_takes_part_if_it_has_a_version(task: Task, tmp_path: Path) -> None:
+    def reused(name: str, version: str | None) -> bool:
+        fitness = evo.fitness(maximize="score", version=version)(half)
+        run = search(task, tmp_path / name, fitness=fitness, max_evaluations=6)
+        return bool((run.history["reused"] != "").any())
+
+    assert not reused("a", None)
+    assert not reused("b", None)
+    assert not reused("c", "1")
+    assert reused("d", "1")
+    assert not reused("e", "2")
+
+    class Quicker(evo.SubsetFineTune):
+        """Code of one's own under the settings of evo's."""
+
+    settings = {"task": task.describe(), "fitness": {}, "seed": 0, "threads": 1}
+    assert identity(settings, task, Quicker()) == ""
+    assert identity(settings, task, QUICK) != ""
+
+
+@pytest.mark.parametrize("change", ["continued by other code", "made anew by another fitness"])
+def test_a_peer_that_changes_while_it_is_known_is_dropped(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    first = search(task, tmp_path / "first", max_evaluations=6)
+    peers = reuse.Peers(tmp_path / "second", identity(first.settings, task, QUICK))
+    keys = first.history["key"].tolist()
+    assert set(peers.find(keys)) == set(keys)
+    first.close()
+    if change == "continued by other code":
+        with monkeypatch.context() as patch:
+            patch.setattr(reuse, "digest_of_evo", lambda: "another version of evo")
+            search(task, tmp_path / "first", max_evaluations=12)
+    else:
+        shutil.rmtree(tmp_path / "first")
+        search(task, tmp_path / "first", fitness=evo.SubsetFineTune(images=21, batch_size=10), max_evaluations=6)
+    assert peers.find(keys) == {}
+    peers.close()
+
+
+def test_a_finished_search_that_is_called_again_stays_a_peer(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(task, tmp_path / "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "digest_of_evo", lambda: "another version of evo")
+        search(task, tmp_path / "first")
+    assert (search(task, tmp_path / "second").history["reused"] == "first").any()
+
+
+@pytest.mark.parametrize("kind", [evo.ECS, evo.FGA, evo.NSGA2])
+def test_asynchronous_and_interrupted_it_comes_to_the_same(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[evo.ECS]
+) -> None:
+    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
+    algorithm = kind(generations=3, population=6, asynchronous=True)
+    expected = search(task, tmp_path / "without" / "run", algorithm=algorithm, reuse=False)
+    search(task, tmp_path / "first", max_evaluations=6)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.evaluated > 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(task, tmp_path / "second", algorithm=algorithm, progress=interrupt)
+    again = search(task, tmp_path / "second", algorithm=algorithm)
+    assert (again.history["reused"] != "").any()
+    pd.testing.assert_frame_equal(lasting(again), lasting(expected), check_exact=True)

@@ -3,16 +3,18 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import evo
 from evo.errors import RunFolderError
 from evo.folder import LOCK, claim_on, claimed
+from evo.search import Progress
 from evo.status import RECENT, status
 
 
@@ -23,15 +25,24 @@ def picky(candidate: evo.Candidate) -> dict[str, float]:
     return {"score": 1 / candidate.costs["params"]}
 
 
-def search(task: evo.Task, folder: Path) -> evo.Run:
+def interrupt_at(evaluations: int) -> Callable[[Progress], None]:
+    def watch(progress: Progress) -> None:
+        if progress.evaluated >= evaluations:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def search(task: evo.Task, folder: Path, *, asynchronous: bool = False, **changed: Any) -> evo.Run:
     return evo.search(
         task,
         encoding=evo.FilterBits(),
         fitness=picky,
-        algorithm=evo.ECS(generations=8, population=8),
+        algorithm=evo.ECS(generations=8, population=8, asynchronous=asynchronous),
         evaluator=evo.LocalEvaluator(workers=0, retries=0),
         out=folder,
         reuse=False,
+        **changed,
     )
 
 
@@ -80,6 +91,33 @@ def test_a_search_that_is_not_running_has_stopped(run: evo.Run) -> None:
     forget(run.folder, 2)
     found = status(run.folder)
     assert (found.state, found.generation, found.per_minute, found.seconds_left) == ("stopped", 6, None, None)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_search_that_its_limit_has_stopped(asynchronous: bool, task: evo.Task, folder: Path) -> None:
+    search(task, folder, asynchronous=asynchronous, max_evaluations=16)
+    found = status(folder)
+    assert (found.state, found.limit) == ("stopped", 16)
+    settings = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(settings.replace("max_evaluations = 16", "max_evaluations = 160"))
+    assert status(folder).limit is None
+    (folder / "run.toml").write_text(settings)
+    with claimed(folder):
+        assert (status(folder).state, status(folder).limit) == ("running", None)
+
+
+def test_a_search_that_was_stopped_before_its_limit(task: evo.Task, folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):  # in the second generation, of twelve individuals
+        search(task, folder, max_evaluations=24, progress=interrupt_at(10))
+    found = status(folder)
+    assert (found.state, found.generation, found.limit) == ("stopped", 1, None)
+    assert 10 <= found.evaluated < 24
+
+
+def test_a_search_that_has_finished_is_nobodys_any_more(run: evo.Run) -> None:
+    with claimed(run.folder):
+        found = status(run.folder)
+    assert (found.state, found.claim, found.per_minute, found.seconds_left) == ("finished", None, None, None)
 
 
 def test_the_speed_is_that_of_the_last_minutes(run: evo.Run) -> None:

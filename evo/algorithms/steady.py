@@ -28,7 +28,7 @@ class SteadyState(Algorithm):
         bool,
         Field(
             description="propose a child as soon as a worker is free, instead of whole generations: all workers stay busy, "
-            "also many more than a generation has room for; generations × population individuals in all"
+            "also many more than a generation has room for; proposes rounds × population individuals in all"
         ),
     ] = False
 

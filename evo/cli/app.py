@@ -147,7 +147,7 @@ def status(
     folder: Folder,
     watch: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="SECONDS", help="Look again so often, until the search is not running any more."),
+        typer.Option(min=1, metavar="SECONDS", help="Look again so often, until the search is not running any more."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, a line per look.")] = False,
 ) -> None:

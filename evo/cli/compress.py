@@ -90,7 +90,7 @@ def read_method(
 
     Raises:
         SettingsError: an unknown method, a wrong setting, or a part that the method does not work with.
-        RunFolderError: `out` holds another search.
+        RunFolderError: `out` holds another search, or cannot be a folder.
     """
     if name not in METHODS:
         raise SettingsError(f"--method: {unknown_name('method', name, METHODS)}")

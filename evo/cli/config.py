@@ -16,6 +16,7 @@ from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
+from evo.folder import check_place
 from evo.importing import add_to_path, call, named
 from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
@@ -152,7 +153,7 @@ def read_config(
 
     Raises:
         SettingsError: anything in it is wrong; one sentence.
-        RunFolderError: `out` holds another search.
+        RunFolderError: `out` holds another search, or cannot be a folder.
     """
     document = {} if path is None else _read(Path(path))
     if "versions" in document and "hardware" in document:
@@ -168,6 +169,7 @@ def read_config(
     else:
         path = Path(path)
         config = _config(document, f"{path}:", path.resolve().parent, Path("runs") / path.stem, None)
+    check_place(config.out)
     return _continuing(config)
 
 
@@ -224,7 +226,8 @@ def _override_run(document: dict[str, Any], overrides: Iterable[str], address: s
     before = document.get("evaluator", {})
     now = read_overrides(overrides).get("evaluator", {})
     if isinstance(before, dict) and isinstance(now, dict):
-        old, new = (EVALUATORS.get(table.get("name", DEFAULTS["evaluator"])) for table in (before, before | now))
+        names = [table.get("name", DEFAULTS["evaluator"]) for table in (before, before | now)]
+        old, new = (EVALUATORS.get(name) if isinstance(name, str) else None for name in names)
         if old is not None and new is not None:
             for key in old.model_fields.keys() - new.model_fields.keys():
                 before.pop(key, None)

@@ -19,7 +19,7 @@ from evo.evaluation.limits import TimeUp, TooMuchMemory, limits
 from evo.evaluation.log import Log, logged
 from evo.evaluation.memory import give_back, own_memory, peak, reset_peak
 from evo.fitness.base import Fitness, UnusableError, measure
-from evo.network.modes import using_threads
+from evo.network.modes import apart, using_threads
 from evo.settings import Settings
 from evo.task import Task
 
@@ -121,17 +121,24 @@ def _try(job: Job, blueprint: Blueprint, log: Log) -> tuple[Status, dict[str, fl
     """Return status, objectives, reason and fault of one try."""
     memory = None if job.memory is None else job.memory * GIB
     try:
-        with using_threads(job.threads), logged(log), limits(job.timeout, memory, measure):
+        with (
+            apart(job.seed + int(blueprint.key, 16)),
+            using_threads(job.threads),
+            logged(log),
+            limits(job.timeout, memory, measure),
+        ):
             return "ok", measure(job.fitness, Candidate(job.task, blueprint, job.seed)), "", ""
     except TimeUp as error:
         log.add(account(error, measure))
         return "timeout", {}, timeout_reason(job.timeout), ""
     except TooMuchMemory as error:
         log.add(account(error, measure))
-        return "failed", {}, f"{OUT_OF_MEMORY} (more than {job.memory:g} GiB)", "memory"
+        return "failed", {}, OUT_OF_MEMORY, "memory"
     except UnusableError as error:
         return "failed", {}, one_line(error), ""
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # some libraries have errors that are no Exception
         log.add(account(error, measure))
         if is_out_of_memory(error):
             return "failed", {}, OUT_OF_MEMORY, "memory"
@@ -192,6 +199,22 @@ class Tries:
         """Drop the counts of a candidate that has its outcome."""
         for entry in [entry for entry in self._counts if entry[0] == key]:
             del self._counts[entry]
+
+
+class Pace:
+    """How long evaluations take lately.
+
+    Attributes:
+        seconds: a running mean; None before the first success. Failures often take no time, which says nothing of the others.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in one more."""
+        if outcome.status == "ok":
+            self.seconds = outcome.seconds if self.seconds is None else 0.8 * self.seconds + 0.2 * outcome.seconds
 
 
 class Session(ABC):

@@ -16,6 +16,9 @@ NO_MEMORY = (
 )
 """How else torch says that there is no memory."""
 
+LONGEST = 500
+"""Characters of a message that a reason repeats."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether it says that the machine, or its GPU, has no more memory."""
@@ -39,7 +42,8 @@ def one_line(error: BaseException) -> str:
         message = str(error)
     except Exception:
         message = "its message cannot be had"
-    return " ".join(message.replace("\0", " ").encode(errors="replace").decode().split())
+    line = " ".join(message.replace("\0", " ").encode(errors="replace").decode().split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
 
 
 def account(error: BaseException, function: Callable[..., object]) -> str:

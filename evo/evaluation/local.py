@@ -1,5 +1,6 @@
 """Evaluation on this machine: in this process, or in worker processes that may hang or die without harm."""
 
+import math
 import os
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from evo.blueprint import Blueprint
-from evo.evaluation.base import Evaluator, Job, Outcome, Session, Tries, evaluate
+from evo.evaluation.base import Evaluator, Job, Outcome, Pace, Session, Tries, evaluate
 from evo.evaluation.pool import ProcessSession
 
 BATCH_SECONDS = 0.05  # what takes less is handed out together: writing it down one by one would take longer than it did
@@ -41,6 +42,7 @@ class InProcessSession(Session):
         self._tries = Tries(retries)
         self._pending: deque[Blueprint] = deque()
         self._finished: list[Outcome] = []
+        self._pace = Pace()
 
     def submit(self, blueprints: Sequence[Blueprint]) -> None:
         """Queue candidates."""
@@ -49,11 +51,12 @@ class InProcessSession(Session):
     def receive(self) -> list[Outcome]:
         """Evaluate the next candidate, and more if they are done in no time."""
         end = time.monotonic() + BATCH_SECONDS
-        while self._pending and not (self._finished and time.monotonic() > end):
+        while self._pending and not (self._finished and time.monotonic() + (self._pace.seconds or math.inf) > end):
             outcome = self._tries.final(evaluate(self._job, self._pending[0]))
             if outcome is not None:  # else the same again
                 self._pending.popleft()
                 self._finished.append(outcome)
+                self._pace.note(outcome)
         outcomes, self._finished = self._finished, []
         return outcomes
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import DIED, OUT_OF_MEMORY, Fault, Job, Outcome, Session, Status, Tries, timeout_reason
+from evo.evaluation.base import DIED, OUT_OF_MEMORY, Fault, Job, Outcome, Pace, Session, Status, Tries, timeout_reason
 from evo.evaluation.memory import kernel_kills
 from evo.evaluation.shared import pack
 from evo.evaluation.worker import Worker, exit_reason
@@ -44,7 +44,7 @@ class ProcessSession(Session):
         self._alone: deque[Blueprint] = deque()  # those that ran out of memory; the first is next, or under way
         self._finished: list[Outcome] = []
         self._under_way = 0
-        self._mean_seconds: float | None = None
+        self._pace = Pace()
         self._size = 1  # bytes of the largest blueprint in a pipe
         self._stillborn = 0
         self._looked = 0.0
@@ -77,10 +77,10 @@ class ProcessSession(Session):
 
     def _ahead(self) -> int:
         """Return how many evaluations a worker is given at once."""
-        if self._mean_seconds is None:
+        if self._pace.seconds is None:
             return 1
         most = max(1, min(MOST, PIPE // self._size))
-        return min(most, math.ceil(AHEAD / max(self._mean_seconds, 1e-6)))
+        return min(most, math.ceil(AHEAD / max(self._pace.seconds, 1e-6)))
 
     def _assign(self) -> None:
         """Give workers something to do, and start more if there is more to do."""
@@ -133,8 +133,7 @@ class ProcessSession(Session):
         if answer is not None:
             blueprint, outcome = answer
             self._stillborn = 0
-            weight = 0.2 if self._mean_seconds is not None else 1.0
-            self._mean_seconds = (1 - weight) * (self._mean_seconds or 0.0) + weight * outcome.seconds
+            self._pace.note(outcome)
             self._conclude(blueprint, outcome)
 
     def _look(self) -> None:

@@ -48,11 +48,10 @@ class RayEvaluator(Evaluator):
     @field_validator("resources")
     @classmethod
     def _custom_resources(cls, value: dict[str, float]) -> dict[str, float]:
-        for name, amount in value.items():
-            if name in ("CPU", "GPU", "memory", "object_store_memory"):
-                raise ValueError(f"{name} is not a custom resource: use num_cpus, num_gpus and memory")
-            if amount < 0:
-                raise ValueError(f"the amount of {name} cannot be negative")
+        if {"CPU", "GPU", "memory", "object_store_memory"} & value.keys():
+            raise ValueError("these are custom resources; for others there are num_cpus, num_gpus and memory")
+        if any(amount < 0 for amount in value.values()):
+            raise ValueError("an amount cannot be negative")
         return value
 
     def open(self, job: Job) -> Session:
@@ -86,7 +85,7 @@ class RayEvaluator(Evaluator):
         if address == "auto":
             address = os.environ.get("RAY_ADDRESS", "auto")
         try:
-            with _own_signals():
+            with own_signals():
                 if address is None:
                     # Never by accident the cluster that somebody else left running on this machine.
                     processors = max(1, len(os.sched_getaffinity(0)))
@@ -99,7 +98,8 @@ class RayEvaluator(Evaluator):
             reason = " ".join(str(error).split())
             raise EvaluatorError(
                 f"RayEvaluator.address: cannot reach a Ray cluster at {address or 'this machine'} ({reason}); "
-                "start one with `ray start --head`, or leave the address out"
+                "start one with `ray start --head`, or leave the address out; one that wants a token needs "
+                "RAY_AUTH_MODE=token, and the same token, here as well"
             ) from error
         # Ray prints a paragraph for every worker that dies, and has no public switch for it; the history says it as well.
         sys.modules["ray._private.worker"].__dict__["_worker_logs_enabled"] = False
@@ -122,8 +122,8 @@ def _lean() -> Iterator[None]:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this program's way to end on SIGTERM, in whose place Ray puts one of its own."""
+def own_signals() -> Iterator[None]:
+    """Keep this program's way to end on SIGTERM, in whose place Ray puts one of its own, and in the end the system's."""
     own = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -19,6 +19,7 @@ from ray import exceptions
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
 from evo.evaluation.base import Job, Outcome, Session, Tries, timeout_reason
+from evo.evaluation.ray import own_signals
 from evo.evaluation.ray_cluster import Cluster, Node
 from evo.evaluation.ray_tasks import Tasks, loss
 from evo.evaluation.ray_worker import GRACE, STARTED, framed
@@ -308,7 +309,8 @@ class RaySession(Session):
     def close(self) -> None:
         """Cancel what is running; shut Ray down if this search started it."""
         if self._shut_down and ray.is_initialized():
-            ray.shutdown()
+            with own_signals():
+                ray.shutdown()
         self._shut_down = False
         self.cancel()
         self._reference = None

@@ -142,4 +142,7 @@ def exit_reason(status: int) -> str:
     """Return how a process ended, given its exit status."""
     if status == -signal.SIGSEGV:
         return "signal SIGSEGV; writing into the task's data or weights does that, copy them first"
-    return f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+    if status >= 0:
+        return f"exit status {status}"
+    named = {number.value: number.name for number in signal.Signals}
+    return f"signal {named.get(-status, -status)}"

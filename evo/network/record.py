@@ -82,7 +82,6 @@ class Trace:
         unused: names of parameters and buffers that no operation used.
         batch: inputs in the pass.
         trained: a pass in training mode was watched too, since some parameters are used there only.
-        program: a hexadecimal hash of the operations of the pass, in order, with their constants.
     """
 
     sites: list[Site] = field(default_factory=list)
@@ -96,7 +95,6 @@ class Trace:
     unused: set[str] = field(default_factory=set)
     batch: int = 1
     trained: bool = False
-    program: str = ""
     count: int = 1
 
     def site(self, tensor: str, dim: int, shape: tuple[int, ...]) -> Site:

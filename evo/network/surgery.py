@@ -23,6 +23,7 @@ from evo.network.groups import CouplingGroup, Frozen, find_groups, frozen_layers
 from evo.network.modes import evaluating
 from evo.network.origin import Origin, origin_of, remember
 from evo.network.plan import SlicePlan
+from evo.network.program import program_of
 from evo.network.proof import proved_groups
 from evo.network.template import LAYERS, TRANSPOSED, Template, skeleton_of, tensors_of
 from evo.network.trace import trace
@@ -57,7 +58,7 @@ class Network:
         groups: the searchable coupling groups, proved one by one, in module order.
         frozen: what is left whole, with reasons.
         costs: exact costs of every candidate.
-        program: a hexadecimal hash of the forward pass: its operations with their constants, without the weights.
+        program: a hexadecimal hash of what the network does with its weights, see `evo.network.program`.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Network:
         weights = dict.fromkeys(names[id(weight)] for weight in layers if weight is not None)
         frozen = frozen_layers(seen, grouping, failed, weights, order)
         costs = cost_model(seen, grouping, [group.name not in failed for group in grouping.groups], parameters)
-        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model), seen.program)
+        return cls(skeleton, tensors, groups, frozen, costs, origin_of(model), program_of(model, inputs))
 
     @property
     def full(self) -> Blueprint:

@@ -8,7 +8,6 @@ covers freezes the channels it touches, with a reason. The work is proportional 
 """
 
 import contextlib
-import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,7 +52,6 @@ class Tracer(DispatchMode):
         self._rules = rules
         self._tensors = dict(tensors)
         self.trace.unused = set(tensors)
-        self._program = hashlib.sha256()
         self._blocked: dict[tuple[str, int], Site] = {}
         self._sites = {
             name: [self.trace.site(name, dim, (size,)) for dim, size in enumerate(tensor.shape)]
@@ -83,16 +81,9 @@ class Tracer(DispatchMode):
         for tensor in new:
             self._watch(tensor, sources)
         self._rules(self, func, args, kwargs, inputs, outputs)
-        if self.counting:
-            self._program.update(f"{func}{tree_map(_constant, (args, kwargs))}".encode())
-            if new and not sources:
-                self._measure(new)
+        if self.counting and new and not sources:
+            self._measure(new)
         return out
-
-    @property
-    def program(self) -> str:
-        """A hexadecimal hash of the operations watched so far, in order, with their constants but not the tensors' values."""
-        return self._program.hexdigest()[:32]
 
     def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Watch one forward pass; what it returns is never cut."""
@@ -301,7 +292,6 @@ def trace(
     tracer = Tracer(tensors, rules)
     tracer.trace.batch = batch
     tracer.run(model, inputs)
-    tracer.trace.program = tracer.program
     if tracer.unused(model):
         tracer.counting = False
         # Without success the network is judged by its evaluation alone.
@@ -310,12 +300,6 @@ def trace(
             tracer.trace.trained = True
         model.eval()
     return tracer.trace
-
-
-def _constant(value: Any) -> object:
-    """Return a plain value as it is, and the kind alone of anything else."""
-    plain = value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.layout)
-    return value if plain else type(value).__name__
 
 
 @contextlib.contextmanager

@@ -43,8 +43,8 @@ def fnp(
             one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
             `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
             candidates, a score of gradients for the promising, training for the best.
-        fitness, algorithm, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the defaults are the
-            paper's, with the robust score.
+        fitness, algorithm, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the defaults
+            are the paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
             has. With a budget and without γ, V* is the largest network within it.
         finetuning: of the winner; default ten epochs.

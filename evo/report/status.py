@@ -33,7 +33,11 @@ def headline(status: RunStatus) -> str:
     if status.state == "finished":
         return f"{name}: finished{_last(status)}; next: evo front {shlex.quote(name)}"
     resume = f"evo resume {shlex.quote(name)}" if status.from_shell else "run the program again that began it"
-    return f"{name}: stopped{_last(status)}; to continue: {resume}"
+    why = ""
+    if status.limit is not None:
+        why = f" after {status.evaluated:,} of at most {status.limit:,} evaluations"
+        resume += " --set max_evaluations=…" if status.from_shell else ", with a higher max_evaluations"
+    return f"{name}: stopped{_last(status)}{why}; to continue: {resume}"
 
 
 def share(status: RunStatus) -> float:

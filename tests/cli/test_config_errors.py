@@ -6,7 +6,7 @@ import pytest
 
 import evo
 from evo.cli.config import Config, read_config
-from evo.errors import SettingsError
+from evo.errors import RunFolderError, SettingsError
 
 GOOD = '[task]\nmodel = "parts:network"\ndata = "parts:data"\n[fitness]\nname = "parts:judged"\n'
 TASK = GOOD.partition("[fitness]")[0]
@@ -63,6 +63,10 @@ BAD = {
     "name is a number": (
         GOOD + "[encoding]\nname = 5\n",
         "run.toml: encoding.name: got 5; expected a name or module:attribute",
+    ),
+    "name is a list": (
+        GOOD + '[evaluator]\nname = ["local"]\n',
+        "run.toml: evaluator.name: got ['local']; expected a name or module:attribute",
     ),
     "unknown algorithm": (
         GOOD + '[algorithm]\nname = "esc"\n',
@@ -226,6 +230,10 @@ def test_what_only_loading_shows_is_refused_before_any_training(case: str) -> No
         ("=3", "--set =3: expected key=value, e.g. algorithm.population=50"),
         ("task.model.depth=3", "--set task.model.depth=3: task.model is not a table"),
         (
+            'evaluator.name=["local"]',
+            "run.toml: evaluator.name: got ['local']; expected a name or module:attribute",
+        ),
+        (
             "algorithm.populaton=3",
             "run.toml: algorithm.populaton: unknown setting 'populaton'; did you mean 'population'?",
         ),
@@ -235,6 +243,16 @@ def test_a_wrong_override_is_refused(override: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(GOOD, override)
     assert str(caught.value) == sentence
+
+
+def test_a_folder_that_cannot_be_is_refused_before_any_work(place: Path) -> None:
+    (place / "file").write_text("mine")
+    for out in ("file", "file/run", "file/more/run"):
+        with pytest.raises(RunFolderError) as caught:
+            read(GOOD, f"out={out}")
+        assert str(caught.value) == f"{out}: cannot be written ({place / 'file'} is not a folder)"
+    assert read(GOOD, "out=new/run").out == Path("new/run")
+    assert not (place / "new").exists()
 
 
 def test_files_that_are_none(place: Path) -> None:

@@ -1,4 +1,6 @@
+import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -94,7 +96,7 @@ def test_taking_more_memory_than_allowed_is_running_out_of_it(task: evo.Task) ->
     assert outcome_of(task, lambda: take(50), memory=0.125).status == "ok"
     outcome = outcome_of(task, lambda: take(200), memory=0.125)
     assert (outcome.status, outcome.fault) == ("failed", "memory")
-    assert outcome.reason == "it ran out of memory (more than 0.125 GiB)"
+    assert outcome.reason == "it ran out of memory"
     assert outcome.worker_memory is not None
     assert outcome.worker_memory > 200 * 2**20
 
@@ -209,3 +211,37 @@ def test_the_last_try_says_that_the_others_ended_alike(fault: Fault, retries: in
     assert outcomes[:-1] == [None] * (most - 1)
     assert outcomes[-1] is not None
     assert (outcomes[-1].tries, outcomes[-1].reason) == (most, f"so it goes{ending}")
+
+
+def test_what_a_fitness_does_to_global_state_reaches_no_other(task: evo.Task) -> None:
+    @evo.fitness(maximize="score")
+    def careless(candidate: Candidate) -> Mapping[str, float]:
+        assert torch.is_grad_enabled()
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        drawn = float(torch.rand(()).item()) + float(np.random.rand()) + random.random()  # noqa: NPY002
+        return {"score": drawn}
+
+    job = Job(task, careless, 0, 1, None)
+    other = task.network.repaired({group.name: np.arange(group.size) < 2 for group in task.network.groups})
+    before = random.getstate(), torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    outcomes = [evaluate(job, blueprint) for blueprint in (task.network.full, other, task.network.full)]
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 3
+    scores = [outcome.objectives["score"] for outcome in outcomes]
+    assert scores[0] == scores[2] != scores[1]
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert str(np.random.get_state()) == before[2]  # noqa: NPY002
+
+
+def test_an_error_of_any_kind_is_a_row(task: evo.Task) -> None:
+    @evo.fitness(maximize="score")
+    def cancelled(candidate: Candidate) -> Mapping[str, float]:
+        raise asyncio.CancelledError("x" * 2000)
+
+    outcome = evaluate(Job(task, cancelled, 0, 1, None), task.network.full)
+    assert (outcome.status, outcome.fault) == ("failed", "error")
+    assert outcome.reason.startswith("CancelledError: xxx")
+    assert len(outcome.reason) < 700

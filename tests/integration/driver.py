@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.integration import search_digits
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload([search_digits.__name__])
+FORKED.set_forkserver_preload(["evo", "sklearn.datasets"])
 
 
 class Driver:

@@ -1,6 +1,7 @@
 """The files of examples/cluster, against the schema of the Ray that is pinned."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,31 @@ def test_the_cluster_launcher_takes_it(name: str) -> None:
         assert there.startswith("~/")
         assert here.startswith(("~", "dist/")) or (ROOT / here).is_file()
     assert f"~/evo/{WHEEL}" in config["setup_commands"][1]
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "aws.yaml"])
+def test_every_command_and_shell_has_the_environment_and_the_token(name: str, tmp_path: Path) -> None:
+    config = yaml.safe_load((CLUSTER / name).read_text())
+    programs = tmp_path / "evo" / "env" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"')
+    (programs / "ray").write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $*"')
+    (programs / "ray").chmod(0o755)
+
+    def said(*commands: str) -> list[str]:
+        environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "RAY_HEAD_IP": "10.0.0.1"}
+        script = "\n".join(["set -e", *commands])
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    for role in ("head", "worker"):
+        stop, start = said(*(f"({command})" for command in config[f"{role}_start_ray_commands"]))
+        assert stop == " stop"
+        assert start.startswith("token start ")
+    for _ in range(2):  # as with every `ray up`
+        assert said(config["setup_commands"][-1]) == []
+    assert len((tmp_path / ".bashrc").read_text().splitlines()) == 2
+    assert said(". ~/.bashrc", "ray status") == ["token status"]
 
 
 def test_own_machines_are_all_used() -> None:

@@ -112,6 +112,9 @@ def test_stuck_workers_die_with_the_search(folder: Path, start: Start) -> None:
     kill(process)
 
 
+KILLS = 20
+
+
 def all_columns(folder: Path) -> dict[int, tuple[Any, ...]]:
     """Return every row that is on disk, measurements included."""
     if not (folder / "run.toml").exists():
@@ -134,24 +137,16 @@ def wait_for_a_moment(folder: Path, count_before: int, more: int, chance: random
         pass
 
 
-@pytest.mark.parametrize(
-    ("kills", "algorithm"),
-    [
-        (5, "medium"),
-        (5, "medium asynchronous"),
-        pytest.param(20, "long", marks=pytest.mark.slow),
-        pytest.param(20, "long asynchronous", marks=pytest.mark.slow),
-    ],
-)
-def test_killed_at_random_moments(kills: int, algorithm: str, tmp_path: Path, rows: Rows) -> None:
+@pytest.mark.parametrize("algorithm", ["long", "long asynchronous"])
+def test_killed_at_twenty_random_moments(algorithm: str, tmp_path: Path, rows: Rows) -> None:
     whole, killed = tmp_path / "a" / "whole", tmp_path / "b" / "killed"
     Driver(whole, algorithm).finish()
     expected = rows(whole)
     chance = random.Random(algorithm)
     known: dict[int, tuple[Any, ...]] = {}
-    for _ in range(kills):
+    for _ in range(KILLS):
         driver = Driver(killed, algorithm)
-        wait_for_a_moment(killed, len(known), chance.randrange(1, len(expected) // (2 * kills)), chance, driver)
+        wait_for_a_moment(killed, len(known), chance.randrange(1, len(expected) // (2 * KILLS)), chance, driver)
         assert driver.runs(), "it was faster than the kills"
         driver.kill()
         found = all_columns(killed)
@@ -182,7 +177,9 @@ def test_an_asynchronous_search_on_workers_goes_on_in_the_order_recorded(folder:
     with closing(sqlite3.connect(folder / "history.sqlite")) as database, database:
         database.execute("DELETE FROM generations")
         database.execute("DELETE FROM meta WHERE name = 'state'")
-    Driver(folder, "medium asynchronous").finish()  # proposes all of them again, in that order; another one would be refused
+    Driver(
+        folder, "medium asynchronous"
+    ).finish()  # proposes all of them again, in that order; another one would be refused
     assert all_columns(folder) == after
 
 

@@ -22,9 +22,8 @@ import ray
 import evo
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation import Evaluator, Job
+from evo.evaluation import Evaluator, Job, evaluate, ray_session
 from evo.evaluation import ray as ray_module
-from evo.evaluation import ray_session
 from evo.evaluation.base import DIED
 from evo.fitness import Fitness
 from evo.testing import EvaluatorContract
@@ -269,6 +268,55 @@ class TestSameHistory:
 
 
 @pytest.mark.usefixtures("here")
+class TestSteadyState:
+    """Candidates that come one by one."""
+
+    def test_asynchronous_search(self, digits_task: evo.Task, folder: Path) -> None:
+        """Every individual proposed has one row, with the result that it would have anywhere."""
+        fitness = evo.SubsetFineTune(images=100, epochs=1, batch_size=20)
+        run = evo.search(
+            digits_task,
+            encoding=evo.FilterBits(),
+            fitness=fitness,
+            algorithm=evo.ECS(generations=4, population=16, asynchronous=True),
+            evaluator=evo.RayEvaluator(),
+            out=folder,
+        )
+        history = run.history
+        assert history["status"].eq("ok").all()
+        asked = history[history["turn"].notna()]
+        assert sorted(asked["turn"]) == list(range(len(asked)))
+        assert len(asked) >= 4 * 16
+        job = Job(digits_task, fitness, 0, 1, None)
+        for number in range(0, len(history), 13):
+            assert evaluate(job, run.blueprint(number)).objectives["error"] == history["error"].iloc[number]
+
+    def test_what_takes_no_time_travels_together(self, task: evo.Task) -> None:
+        """There is room for as many as keep the workers busy, but for a third of the population at most."""
+
+        def count(candidate: evo.Candidate) -> dict[str, float]:
+            return {"score": candidate.costs["params"]}
+
+        some = blueprints(task, 60)
+        with evo.RayEvaluator().open(Job(task, fitness_of(count), 0, 1, None)) as session:
+            assert session.room(400) == 3  # two slots, and one that waits
+            session.submit(some[:2])
+            assert session.room(400) == 1
+            done = 0
+            while done < 2:
+                done += len(session.receive())
+            room = session.room(400)
+            assert 100 < room < 400 / 3 * 1.25
+            assert session.room(8) == 3
+            session.submit(some[2:])
+            assert session.room(400) == room - 58
+            keys = []
+            while received := session.receive():
+                keys += [outcome.key for outcome in received]
+            assert sorted(keys) == sorted(blueprint.key for blueprint in some[2:])
+
+
+@pytest.mark.usefixtures("here")
 class TestRayEvaluator(EvaluatorContract):
     @pytest.fixture
     def evaluator(self) -> Evaluator:
@@ -333,7 +381,8 @@ class TestWorkers:
         assert history["status"].eq("ok").sum() == 14 - len(faults)
         reasons = {fault: f"{failed.loc[key, 'status']}: {failed.loc[key, 'reason']}" for key, fault in faults.items()}
         assert re.fullmatch(
-            r"failed: KeyError: 'what is\\nmissing' \(test_ray.py:\d+, in misbehave\), on each of 2 tries", reasons["raise"]
+            r"failed: KeyError: 'what is\\nmissing' \(test_ray.py:\d+, in misbehave\), on each of 2 tries",
+            reasons["raise"],
         )
         assert reasons["nan"].startswith("failed: objective 'score' is nan, expected a finite number")
         assert reasons["none"].startswith("failed: the fitness returned NoneType")
@@ -379,6 +428,26 @@ class TestWorkers:
             next(abandoned)
         session.close()  # twice is once
         del abandoned
+
+    def test_no_machine_is_to_be_had_alone(self, task: evo.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A candidate that ran out of memory does not wait for ever for others than this search to leave."""
+        monkeypatch.setattr(ray_session, "OCCUPIED", 1.0)
+
+        def hoard(candidate: evo.Candidate) -> dict[str, float]:
+            raise MemoryError
+
+        class Other:
+            def ready(self) -> None:
+                pass
+
+        other: Any = ray.remote(Other).options(num_cpus=1).remote()
+        ray.get(other.ready.remote())
+        try:
+            with evo.RayEvaluator().open(Job(task, fitness_of(hoard), 0, 1, None)) as session:
+                outcomes = list(session.run(blueprints(task, 2)))
+        finally:
+            ray.kill(other)
+        assert {(outcome.status, outcome.tries) for outcome in outcomes} == {("failed", 2)}
 
     def test_job_that_cannot_be_loaded(self, task: evo.Task) -> None:
         class Unloadable:

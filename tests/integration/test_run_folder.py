@@ -118,6 +118,18 @@ def test_somebody_elses_database(folder: Path, digits_task: evo.Task) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [("history.sqlite", "cannot be opened"), ("history.sqlite-wal", r"cannot be (opened|replaced|written)")],
+)
+def test_a_folder_in_the_place_of_a_file(name: str, message: str, folder: Path, digits_task: evo.Task) -> None:
+    (folder / name / "kept").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=message) as refusal:
+        search(digits_task, folder)
+    assert "\n" not in str(refusal.value)
+    assert (folder / name / "kept").is_dir()
+
+
+@pytest.mark.parametrize(
     ("changed", "difference"),
     [
         ({"seed": 3}, "seed was 0, is now 3"),

@@ -36,7 +36,7 @@ def test_looking_all_the_time_changes_nothing(tmp_path: Path, shell: Shell, rows
     seen = [status(folder)]
     while seen[-1].generation < 10:
         seen.append(status(folder))
-    watched = shell("status", folder, "--watch", "0.1", "--json")
+    watched = shell("status", folder, "--watch", "1", "--json")
     driver.finish()
 
     assert {one.state for one in seen} == {"running"}
@@ -72,6 +72,12 @@ def test_a_killed_search_has_stopped(killed: Path, shell: Shell) -> None:
     assert "of 25 generations" in found.out
 
 
+def test_looks_are_a_second_apart_at_least(killed: Path, shell: Shell) -> None:
+    refused = shell("status", killed, "--watch", "0.5")
+    assert (refused.status, refused.out) == (2, "")
+    assert "--watch': Input should be greater than or equal to 1" in refused.err
+
+
 def test_a_folder_may_be_read_only(killed: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*READ_ONLY, "true"], capture_output=True).returncode:
         pytest.skip("needs Linux namespaces to make a folder read-only for root")
@@ -84,7 +90,7 @@ def test_a_folder_may_be_read_only(killed: Path) -> None:
 
 def test_one_leaves_the_display_by_ctrl_c(killed: Path) -> None:
     with claimed(killed):
-        command = [sys.executable, "-m", "evo.cli", "status", str(killed), "--watch", "0.1"]
+        command = [sys.executable, "-m", "evo.cli", "status", str(killed), "--watch", "1"]
         watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert watcher.stdout is not None
         assert watcher.stdout.readline().startswith(f"{killed}: running for ")

@@ -18,6 +18,7 @@ def running() -> RunStatus:
         folder=Path("runs/my search"),
         state="running",
         claim=Claim(4711, "head", (now - timedelta(minutes=3)).timestamp()),
+        limit=None,
         from_shell=True,
         generation=5,
         generations=20,
@@ -77,6 +78,13 @@ def test_how_to_go_on(running: RunStatus) -> None:
     assert headline(python) == "runs/my search: stopped; to continue: run the program again that began it"
     assert headline(replace(stopped, state="finished")).endswith("finished 2 s ago; next: evo front 'runs/my search'")
     assert speed(stopped) == ""
+    limited = replace(stopped, limit=1250)
+    assert headline(limited) == (
+        "runs/my search: stopped 2 s ago after 1,234 of at most 1,250 evaluations; to continue: "
+        "evo resume 'runs/my search' --set max_evaluations=…"
+    )
+    limited = replace(limited, from_shell=False)
+    assert headline(limited).endswith("run the program again that began it, with a higher max_evaluations")
 
 
 def test_a_search_without_a_result(running: RunStatus) -> None:
