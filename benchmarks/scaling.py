@@ -5,7 +5,7 @@ Ray, with several to a task and without? (2) What does the search itself cost pe
 times vary? (3) Which share of the time are 2 to 1,024 workers busy, start and end of the search included, with generations
 and without them? (4) Does it cost quality to do without generations, at equal evaluations?
 
-Set-up. (1) Evaluations that keep a processor busy for a known time, 6 s of them per worker and measurement, on one and two
+Set-up. (1) Evaluations that keep a processor busy for a known time, 3 s of them per worker and measurement, on one and two
 workers; submitted as a generation, or one by one when there is room as steady state does; `benchmarks.scaling_overhead`.
 (2) `evo.search` on LeNet with evaluations that take no time; and 60 random LeNets fine-tuned as ECS does it. (3) Real
 algorithms on genomes of LeNet's 570 filters, asked and told in virtual time (`benchmarks.scaling_simulation`) with a
@@ -18,7 +18,7 @@ Outputs: tables, `results/scaling_overhead.json` (1, 2), `scaling_simulation.jso
 overhead ≤ 5 % at 100 ms, and at 30 ms with chunks; steady state ≥ 95 % busy at 256 workers with population 1,000, and ≥ 90 %
 at 64 with population 50 (coefficient of variation 0.5). Quality is reported beside it.
 
-Run: `python -m benchmarks.scaling` (about 30 minutes on two processors that do nothing else; `--only` for one part, `--quick`
+Run: `python -m benchmarks.scaling` (about 20 minutes on two processors that do nothing else; `--only` for one part, `--quick`
 for a small form that writes nothing).
 """
 
@@ -53,7 +53,7 @@ MEAN = 10.0
 """Seconds of a simulated evaluation."""
 GENERATIONS = 20
 WORKERS = {50: (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024), 1000: (8, 32, 64, 256, 512, 1024)}
-SEEDS = {50: 20, 1000: 3}
+SEEDS = {50: 8, 1000: 2}
 TARGETS = {(50, 64): 0.90, (1000, 256): 0.95}
 CHECKPOINTS = (100, 200, 400)
 BUDGET = 0.3

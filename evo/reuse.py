@@ -18,6 +18,7 @@ import evo.encodings
 from evo.errors import RunFolderError
 from evo.fitness import base
 from evo.fitness.base import Fitness, FunctionFitness
+from evo.glance import has_log
 from evo.history import History, Result
 from evo.run import HISTORY, SETTINGS
 from evo.task import Task
@@ -149,7 +150,7 @@ class _Peer:
 
     def history(self) -> History:
         found = self._path.stat()
-        stamp = (self._path.with_name(self._path.name + "-wal").exists(), found.st_mtime_ns, found.st_size)
+        stamp = (has_log(self._path), found.st_mtime_ns, found.st_size)
         if self._history is None or stamp != self._stamp:
             self.close()
             self._history, self._stamp = History(self._path, readonly=True), stamp

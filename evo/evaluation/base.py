@@ -201,6 +201,14 @@ class Tries:
             del self._counts[entry]
 
 
+def unsendable(error: Exception) -> EvaluatorError:
+    """Return what to tell a user whose task or fitness cannot be sent to workers."""
+    return EvaluatorError(
+        f"the task or the fitness cannot be sent to worker processes ({one_line(error)}); open files, locks and connections "
+        "have to be made where they are used, or evaluate with LocalEvaluator(workers=0)"
+    )
+
+
 class Pace:
     """How long evaluations take lately.
 

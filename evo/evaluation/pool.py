@@ -1,16 +1,30 @@
 """A pool of worker processes on this machine."""
 
 import math
+import pickle
 import selectors
 import signal
 import socket
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import DIED, OUT_OF_MEMORY, Fault, Job, Outcome, Pace, Session, Status, Tries, timeout_reason
+from evo.evaluation.base import (
+    DIED,
+    OUT_OF_MEMORY,
+    Fault,
+    Job,
+    Outcome,
+    Pace,
+    Session,
+    Status,
+    Tries,
+    timeout_reason,
+    unsendable,
+)
 from evo.evaluation.memory import kernel_kills
 from evo.evaluation.shared import pack
 from evo.evaluation.worker import Worker, exit_reason
@@ -35,7 +49,14 @@ class ProcessSession(Session):
         self._timeout = job.timeout
         self._threads = job.threads
         self._count = workers
-        self._job, self._spans = pack(job)
+        try:
+            self._job, self._spans = pack(job)
+        except OSError as error:
+            raise EvaluatorError(
+                f"{tempfile.gettempdir()}: no room for what workers share ({error.strerror or error}); free some, or set TMPDIR"
+            ) from error
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise unsendable(error) from error
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._retries = retries

@@ -45,6 +45,13 @@ class RayEvaluator(Evaluator):
             raise ValueError("an evaluation takes a share of one GPU, or whole ones")
         return value
 
+    @field_validator("num_cpus", "num_gpus")
+    @classmethod
+    def _countable(cls, value: float) -> float:
+        if round(value, 4) != value:
+            raise ValueError("Ray counts in steps of 0.0001")
+        return value
+
     @field_validator("resources")
     @classmethod
     def _custom_resources(cls, value: dict[str, float]) -> dict[str, float]:

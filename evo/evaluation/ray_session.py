@@ -6,6 +6,7 @@ for ever.
 """
 
 import math
+import pickle
 import random
 import time
 from collections import deque
@@ -18,7 +19,8 @@ from ray import exceptions
 
 from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import Job, Outcome, Session, Tries, timeout_reason
+from evo.evaluation.base import Job, Outcome, Pace, Session, Tries, timeout_reason, unsendable
+from evo.evaluation.log import LENGTH
 from evo.evaluation.ray import own_signals
 from evo.evaluation.ray_cluster import Cluster, Node
 from evo.evaluation.ray_tasks import Tasks, loss
@@ -38,12 +40,14 @@ class _Flight:
         blueprints: what it evaluates, in this order.
         begun: when it was sent, or has said that it begins.
         running: it has said so.
+        seen: when it was last known to be running.
         barred: the node that it must not go to.
     """
 
     blueprints: list[Blueprint]
     begun: float
     running: bool = False
+    seen: float = 0.0
     barred: Node | None = None
 
 
@@ -94,10 +98,15 @@ class RaySession(Session):
                 "RayEvaluator: no node of the cluster offers what one evaluation takes "
                 f"({', '.join(f'{amount:g} {name}' for name, amount in request.items())})"
             )
-        self._reference: Any = ray.put(framed(job))
+        try:
+            self._reference: Any = ray.put(framed(job))
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise unsendable(error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
         self._tasks = Tasks(request, job.threads, announce=job.timeout is not None)
         self._flights: dict[Any, _Flight] = {}
-        self._mean_seconds: float | None = None
+        self._random = random.Random()
+        self._succeeded = False
+        self._pace = Pace()
         self._population: int | None = None
         self._looked = 0.0
         self._forget()
@@ -143,9 +152,9 @@ class RaySession(Session):
         Those under way stay below a third of the population that the next child descends from. Of a whole generation, a task
         takes a share of what is left, so that all workers finish at about the same time.
         """
-        if self._mean_seconds is None:
+        if self._pace.seconds is None:
             return 1
-        wanted = math.ceil(CHUNK_SECONDS / max(self._mean_seconds, 1e-4))
+        wanted = math.ceil(CHUNK_SECONDS / max(self._pace.seconds, 1e-4))
         most = len(self._pending) // (2 * slots) if self._population is None else self._population // (4 * slots)
         return max(1, min(wanted, most))
 
@@ -180,7 +189,7 @@ class RaySession(Session):
                 if (barred is None or node.id != barred.id) and node.name != failed
             ]
             if others:
-                return self._tasks.preferring(random.choice(others))
+                return self._tasks.preferring(self._random.choice(others))
         return self._tasks.avoiding(barred) if barred else self._tasks.anywhere
 
     def _send(self, remote: Any, blueprints: list[Blueprint], barred: Node | None = None) -> Any:
@@ -207,14 +216,15 @@ class RaySession(Session):
             self._remove(handle)
             return self._judge(flight, error)
         if report == STARTED:
-            flight.begun, flight.running = time.monotonic(), True
+            flight.begun = flight.seen = time.monotonic()
+            flight.running = True
             return []
         self._remove(handle)
+        self._succeeded = True
         self._pending.extendleft(reversed(flight.blueprints[len(report) :]))
         finals: list[Outcome] = []
         for blueprint, outcome in zip(flight.blueprints, report, strict=False):
-            weight = 0.2 if self._mean_seconds is not None else 1.0
-            self._mean_seconds = (1 - weight) * (self._mean_seconds or 0.0) + weight * outcome.seconds
+            self._pace.note(outcome)
             finals += self._conclude(blueprint, outcome)
         return finals
 
@@ -254,6 +264,8 @@ class RaySession(Session):
             self._pending.extendleft(each for each in reversed(flight.blueprints) if each not in self._hungry)
             return []
         verdict = loss(error)
+        if verdict is None and self._succeeded:
+            verdict = "its node cannot run it", "node"  # others can: one bad node does not end a search
         if verdict is None:
             cause = getattr(error, "cause", error)
             raise EvaluatorError(
@@ -267,10 +279,12 @@ class RaySession(Session):
             self._pending.extendleft(reversed(flight.blueprints))
             return []
         seconds = time.monotonic() - flight.begun
-        late = flight.running and self._timeout is not None and seconds > self._timeout + GRACE / 2
+        # How long it ran is known up to the last look alone: the caller may have been away since it died.
+        late = flight.running and self._timeout is not None and flight.seen - flight.begun >= self._timeout
         finals: list[Outcome] = []
         for blueprint in reversed(flight.blueprints):
-            outcome = Outcome(blueprint.key, "failed", {}, reason, seconds, "", None, fault=fault)
+            log = str(error)[-LENGTH:]  # names node, process and how it ended
+            outcome = Outcome(blueprint.key, "failed", {}, reason, seconds, "", None, log=log, fault=fault)
             if late and fault == "crash":
                 outcome = Outcome(blueprint.key, "timeout", {}, timeout_reason(self._timeout), seconds, "", None)
             finals += self._conclude(blueprint, outcome)
@@ -279,6 +293,10 @@ class RaySession(Session):
     def _look(self) -> None:
         """Look after tasks from which nothing will be heard."""
         self._looked = now = time.monotonic()
+        handles = list(self._flights)
+        silent = ray.wait(handles, num_returns=len(handles), timeout=0)[1] if handles else []
+        for handle in silent:
+            self._flights[handle].seen = now
         for handle, flight in list(self._flights.items()):
             if flight.barred and not self._cluster.slots(without=flight.barred):
                 self._remove(handle)  # Ray would let it wait for ever
@@ -286,7 +304,7 @@ class RaySession(Session):
                 self._pending.extendleft(reversed(flight.blueprints))
             elif flight.running and self._timeout is not None:
                 late = now - flight.begun > 2 * CHUNK_SECONDS + self._timeout + 2 * GRACE
-                if late and not ray.wait([handle], timeout=0)[0]:
+                if late and handle in silent:
                     # Its own two alarms have failed. Forced from the start: after a soft cancel Ray ignores the forced one.
                     ray.cancel(handle, force=True)
         host = self._host

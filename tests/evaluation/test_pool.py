@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -294,3 +295,18 @@ def test_every_way_to_die_has_a_name() -> None:
     assert exit_reason(3) == "exit status 3"
     assert exit_reason(-9) == "signal SIGKILL"
     assert exit_reason(-40) == "signal 40"
+
+
+def test_a_fitness_that_cannot_be_sent_is_refused_in_one_sentence(task: evo.Task) -> None:
+    lock = threading.Lock()
+
+    @evo.fitness(maximize="score")
+    def locked(candidate: Candidate) -> Mapping[str, float]:
+        with lock:
+            return {"score": 1.0}
+
+    evaluator = evo.LocalEvaluator(workers=1)
+    with pytest.raises(
+        EvaluatorError, match=r"^the task or the fitness cannot be sent to worker processes \(cannot pickle"
+    ):
+        evaluator.open(Job(task, locked, 0, 1, None))

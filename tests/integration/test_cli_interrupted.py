@@ -130,7 +130,7 @@ def stop(process: "subprocess.Popen[str]", number: signal.Signals, times: int) -
     [
         pytest.param(signal.SIGINT, "evaluator.workers=2", id="workers"),
         pytest.param(signal.SIGTERM, "evaluator.workers=0", id="no workers"),
-        pytest.param(signal.SIGINT, "evaluator.name=ray", id="ray"),
+        pytest.param(signal.SIGINT, "evaluator.name=ray", id="ray", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "evaluator.name=ray", id="ray on a spot instance", marks=pytest.mark.slow),
     ],
 )
