@@ -152,7 +152,7 @@ class History:
         self._database.execute("PRAGMA journal_mode=WAL")
         with self._transaction():
             self._database.execute(f"CREATE TABLE IF NOT EXISTS evaluations ({', '.join(columns)})")
-            self._database.execute("CREATE INDEX IF NOT EXISTS by_key ON evaluations (key)")
+            self._database.execute("CREATE INDEX IF NOT EXISTS by_key ON evaluations (key) WHERE NOT cached")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS generations (generation INTEGER PRIMARY KEY, statistics TEXT)"
             )

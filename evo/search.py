@@ -217,6 +217,7 @@ class _Loop:
         self._resumed_at = 0.0
         self._size = 0
         self._submitted = 0  # of an asynchronous search: structures at the evaluator
+        self._looked_up = 0  # likewise: individuals since the evaluator was last heard
         self._draws: Counter[str] = Counter()  # of this generation
         self._drawn: Counter[str] = Counter()  # of the whole run
         self._told: list[Row] = []
@@ -298,15 +299,17 @@ class _Loop:
                 break
             outcomes = self._workers().receive()
             self._submitted -= len(outcomes)
+            self._looked_up = 0
             self._tell(algorithm, ledger.take(outcomes))
             self._report()
 
     def _has_room(self, algorithm: SteadyState) -> bool:
         if not self._allowed():
             return False
-        # Individuals of a structure that is under way take no room, but would use up the search's individuals unseen.
+        # Individuals of a structure that is under way, or known, take no room: without a limit a population that has come
+        # to repeat itself would use up the search before what is under way can tell it anything new.
         waiting = algorithm.proposed - algorithm.told - self._submitted
-        if self._submitted and waiting > algorithm.population // 4:
+        if self._submitted and waiting + self._looked_up > algorithm.population // 4:
             return False
         return self._session is None or self._session.room(algorithm.population) > 0
 
@@ -333,6 +336,7 @@ class _Loop:
             self._workers().submit(missing)
             self._submitted += len(missing)
         if known:
+            self._looked_up += len(known)
             self._tell(algorithm, known)
             self._report()
 

@@ -464,6 +464,7 @@ class TestWorkers:
             list(session.run(blueprints(task, 2)))
 
 
+@pytest.mark.slow
 def test_a_crash_that_is_seen_late_is_no_timeout(here: None, digits_task: evo.Task, tmp_path: Path) -> None:
     """The caller may be away for longer than an evaluation may take."""
 
@@ -475,13 +476,13 @@ def test_a_crash_that_is_seen_late_is_no_timeout(here: None, digits_task: evo.Ta
             os.kill(os.getpid(), signal.SIGKILL)
         return {"score": 1.0}
 
-    evaluator = evo.RayEvaluator(timeout=1.0)
+    evaluator = evo.RayEvaluator(timeout=3.0)
     quick, slow = blueprints(digits_task, 2)
     (tmp_path / quick.key).touch()
-    with evaluator.open(Job(digits_task, fitness_of(die_once), 0, 1, 1.0)) as session:
+    with evaluator.open(Job(digits_task, fitness_of(die_once), 0, 1, 3.0)) as session:
         session.submit([quick, slow])
         outcomes = session.receive()
-        time.sleep(4)
+        time.sleep(8)
         while len(outcomes) < 2:
             outcomes += session.receive()
     assert {outcome.key: (outcome.status, outcome.tries) for outcome in outcomes} == {
