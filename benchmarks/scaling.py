@@ -5,7 +5,7 @@ Ray, with several to a task and without? (2) What does the search itself cost pe
 times vary? (3) Which share of the time are 2 to 1,024 workers busy, start and end of the search included, with generations
 and without them? (4) Does it cost quality to do without generations, at equal evaluations?
 
-Set-up. (1) Evaluations that keep a processor busy for a known time, 3 s of them per worker and measurement, on one and two
+Set-up. (1) Evaluations that keep a processor busy for a known time, 2 s of them per worker and measurement, on one and two
 workers; submitted as a generation, or one by one when there is room as steady state does; `benchmarks.scaling_overhead`.
 (2) `evo.search` on LeNet with evaluations that take no time; and 60 random LeNets fine-tuned as ECS does it. (3) Real
 algorithms on genomes of LeNet's 570 filters, asked and told in virtual time (`benchmarks.scaling_simulation`) with a

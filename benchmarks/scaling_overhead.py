@@ -28,7 +28,7 @@ from evo.training.datasets import digits
 
 LENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 POPULATION = 1000
-SECONDS = 3.0
+SECONDS = 2.0
 """Of work per worker and measurement; at least `FEWEST` and at most `MOST` evaluations."""
 FEWEST, MOST = 12, 1500
 
