@@ -208,8 +208,8 @@ def test_a_record_that_does_not_replay_is_refused(task: Task, folder: Path) -> N
         search(task, folder, algorithm)
 
 
-def test_two_workers(algorithm: SteadyState, task: Task, folder: Path) -> None:
-    run = search(task, folder, algorithm, evaluator=evo.LocalEvaluator(workers=2, retries=0))
+def test_two_workers(task: Task, folder: Path) -> None:
+    run = search(task, folder, ALGORITHMS["ecs"], evaluator=evo.LocalEvaluator(workers=2, retries=0))
     frame = run.history
     assert sorted(frame["turn"]) == list(range(40))
     for number, row in frame[frame["status"] == "ok"].iterrows():

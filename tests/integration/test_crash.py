@@ -73,6 +73,7 @@ def test_other_hash_seed_and_fewer_workers(
     assert {row["status"] for row in expected} == {"ok"}
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(
     folder: Path, start: Start, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
 ) -> None:

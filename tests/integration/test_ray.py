@@ -158,6 +158,7 @@ def cluster() -> Iterator[dict[str, str]]:
 class TestCluster:
     """A cluster started by `ray start`, and drivers in processes of their own."""
 
+    @pytest.mark.slow
     def test_auto(
         self, cluster: dict[str, str], folder: Path, finish: Finish, rows: Rows, expected: list[dict[str, Any]]
     ) -> None:
