@@ -120,8 +120,13 @@ class Peers:
         if time.monotonic() - self._scanned < RESCAN:
             return
         self._scanned = time.monotonic()
-        paths = [path for path in self._folder.parent.glob(f"*/{SETTINGS}") if path.parent not in self._seen]
-        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        dated = []
+        for path in self._folder.parent.glob(f"*/{SETTINGS}"):
+            with suppress(OSError):  # deleted at this moment
+                dated.append((path.stat().st_mtime, path))
+        for _, path in sorted(dated, reverse=True):
+            if path.parent in self._seen:
+                continue
             if len(self._peers) >= MOST:
                 return
             peer = _Peer(path.parent / HISTORY)

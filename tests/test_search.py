@@ -3,7 +3,7 @@
 import fcntl
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from evo.history import MEASUREMENTS
 from evo.search import Progress
 from evo.task import Task
 from evo.testing import small_task
+from tests.interruptions import Stopped, stopping_after
 
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 
@@ -229,20 +230,6 @@ def test_the_limit_ends_the_search_before_the_generation_that_would_exceed_it(ta
         assert run.generations["generation"].tolist() == list(range(generations))
         assert (~run.history["cached"]).sum() <= limit
         assert_same(search(task, tmp_path / f"limit{limit}"), whole)
-
-
-class Stopped(Exception):
-    pass
-
-
-def stopping_after(calls: int, error: type[BaseException] = Stopped) -> Callable[[Progress], None]:
-    count = itertools.count(1)
-
-    def progress(_: Progress) -> None:
-        if next(count) > calls:
-            raise error
-
-    return progress
 
 
 @pytest.fixture(scope="module")

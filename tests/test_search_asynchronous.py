@@ -21,6 +21,7 @@ from evo.history import MEASUREMENTS
 from evo.search import Progress
 from evo.task import Task
 from evo.testing import small_task
+from tests.interruptions import Stopped, stopping_after
 
 ALGORITHMS: dict[str, SteadyState] = {
     "ecs": evo.ECS(generations=5, population=8, asynchronous=True),
@@ -93,20 +94,6 @@ def test_every_individual_has_a_row_and_a_turn(algorithm: SteadyState, whole: Ca
     assert run.generations["asked"].tolist() == [8] * 5
     assert run.generations["evaluated"].sum() == (~frame["cached"]).sum()
     assert (frame["status"] == "failed").any()
-
-
-class Stopped(Exception):
-    pass
-
-
-def stopping_after(calls: int, error: type[BaseException] = Stopped) -> Callable[[Progress], None]:
-    count = itertools.count(1)
-
-    def progress(_: Progress) -> None:
-        if next(count) > calls:
-            raise error
-
-    return progress
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 9, 13, 22])

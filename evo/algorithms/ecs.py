@@ -100,12 +100,6 @@ class ECS(SteadyState):
             parents = self._positive()
         return self._first(1)
 
-    def _first(self, count: int) -> list[Individual]:
-        proposed = self.space.initial(count, self._rng)
-        for individual in proposed:
-            individual.operator = "initial"
-        return proposed
-
     def _children(self, kind: str, parents: list[Individual]) -> list[Individual]:
         """Return the mutation of one parent, or both children of two."""
         children = [child(kind, parent) for parent in parents]

@@ -81,12 +81,6 @@ class FGA(SteadyState):
     def _crossovers(self, count: int) -> list[Individual]:
         return self._novelty.draw(self.space, count, lambda _: self._crossed(), repeat=False)
 
-    def _first(self, count: int) -> list[Individual]:
-        drawn = self.space.initial(count, self._rng)
-        for one in drawn:
-            one.operator = "initial"
-        return drawn
-
     def _mutant(self) -> list[Individual]:
         mutant = child("mutation", self._best[int(self._rng.integers(len(self._best)))])
         self.space.mutate(mutant, self._rng)

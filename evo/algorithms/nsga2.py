@@ -75,12 +75,6 @@ class NSGA2(SteadyState):
             self.space, count, lambda missing: self._child() if self._population else self._first(missing)
         )
 
-    def _first(self, count: int) -> list[Individual]:
-        drawn = self.space.initial(count, self._rng)
-        for one in drawn:
-            one.operator = "initial"
-        return drawn
-
     def _child(self) -> list[Individual]:
         """Return one mutation, or two crossovers, mutated or not."""
         if self._rng.random() >= self.crossover:

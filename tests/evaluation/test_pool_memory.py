@@ -4,50 +4,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 import evo
-from evo.candidate import Candidate
-from evo.evaluation import Job
-from evo.testing import small_task
-from evo.training import Samples
+from tests.large_task import memory_of_a_large_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 MIB = 2**20
 
 
-@evo.fitness(maximize="own")
-def own_memory_after_use(candidate: Candidate) -> Mapping[str, float]:
-    """Read all weights and data; return the bytes of anonymous memory that the process has to itself."""
-    for tensor in (*candidate.task.network._tensors.values(), candidate.task.train.x, candidate.task.val.x):
-        tensor.sum()
-    counters = dict(line.split()[:2] for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    assert int(counters["Rss:"]) * 1024 > sum(t.nbytes for t in candidate.task.network._tensors.values())
-    return {"own": 1024.0 * int(counters["Anonymous:"])}
-
-
 def test_a_network_of_550_megabytes_takes_ten_of_a_worker() -> None:
-    width = 11_750
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-    model.append(nn.Linear(width, 3))
-    labels = torch.arange(30) % 3
-    data = Samples(torch.randn(30, 1, 4, 4), labels)
-    large = evo.Task(model, data, data)
-    assert sum(tensor.nbytes for tensor in large.network._tensors.values()) > 550e6
-    own = []
-    for task in (small_task(), large):
-        with evo.LocalEvaluator(workers=1).open(Job(task, own_memory_after_use, 0, 1, None)) as session:
-            (outcome,) = session.run([task.network.full])
-        assert outcome.status == "ok", outcome.reason
-        own.append(outcome.objectives["own"])
-    assert own[1] - own[0] < 15e6
+    assert memory_of_a_large_task(evo.LocalEvaluator(workers=1), "Anonymous:") < 15e6
 
 
 @pytest.fixture

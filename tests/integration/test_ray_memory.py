@@ -2,32 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import torch
-from torch import nn
 
 import evo
-from evo.candidate import Candidate
-from evo.evaluation import Job
-from evo.testing import small_task
-from evo.training import Samples
+from tests.large_task import memory_of_a_large_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
-
-
-@evo.fitness(maximize="own")
-def own_memory_after_use(candidate: Candidate) -> Mapping[str, float]:
-    """Read all weights and data; return the bytes of memory that the process has to itself."""
-    for tensor in (*candidate.task.network._tensors.values(), candidate.task.train.x, candidate.task.val.x):
-        tensor.sum()
-    counters = dict(line.split()[:2] for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    assert int(counters["Rss:"]) * 1024 > sum(t.nbytes for t in candidate.task.network._tensors.values())
-    return {"own": 1024.0 * (int(counters["Private_Dirty:"]) + int(counters["Private_Clean:"]))}
 
 
 @pytest.fixture
@@ -39,20 +24,7 @@ def two_slots() -> Iterator[None]:
 
 def test_a_network_of_550_megabytes_takes_ten_of_a_worker(two_slots: None) -> None:
     """It lies in the node's shared memory once, and training or anything else in one worker leaves it as it is."""
-    width = 11_750
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-    model.append(nn.Linear(width, 3))
-    labels = torch.arange(30) % 3
-    data = Samples(torch.randn(30, 1, 4, 4), labels)
-    large = evo.Task(model, data, data)
-    assert sum(tensor.nbytes for tensor in large.network._tensors.values()) > 550e6
-    own = []
-    for task in (small_task(), large):
-        with evo.RayEvaluator().open(Job(task, own_memory_after_use, 0, 1, None)) as session:
-            (outcome,) = session.run([task.network.full])
-        assert outcome.status == "ok", outcome.reason
-        own.append(outcome.objectives["own"])
-    assert own[1] - own[0] < 15e6
+    assert memory_of_a_large_task(evo.RayEvaluator(), "Private_Dirty:", "Private_Clean:") < 15e6
 
 
 SCRIPT = """
