@@ -67,7 +67,7 @@ def best_of(work: Callable[[], object]) -> float:
 def breakdown(task: evo.Task, fitness: evo.SubsetFineTune, blueprints: list[Blueprint]) -> dict[str, float]:
     """Return mean seconds per evaluation of every step, measured one by one in this process on one thread."""
     torch.set_num_threads(1)
-    space = evo.FilterBits().bind(task.network, (1.0,))
+    space = evo.FilterBits().bind(task, (1.0,))
     genomes = [space.encode(blueprint) for blueprint in blueprints]
     candidates = [Candidate(task, blueprint, 0) for blueprint in blueprints]
     subset = task.train.take(balanced_subset(task.train.y, fitness.images, np.random.default_rng(0)))
@@ -115,7 +115,7 @@ def main() -> None:
     train_set, val_set, _ = digits(size=28)
     torch.manual_seed(0)
     task = evo.Task(lenet(), repeated(train_set, 4000), repeated(val_set, 2000))
-    space = evo.FilterBits().bind(task.network, (1.0,))
+    space = evo.FilterBits().bind(task, (1.0,))
     drawn = {space.decode(genome).key: space.decode(genome) for genome in space.initial(80, np.random.default_rng(0))}
     blueprints = list(drawn.values())[:STRUCTURES]
     fitness = evo.SubsetFineTune(images=2000, batch_size=64)

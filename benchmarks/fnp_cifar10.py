@@ -214,7 +214,7 @@ class Ablation:
     def drawn(self, name: str, seed: int) -> Variant:
         """Return random widths within the budget, nine tenths of it at least: what a person would use."""
         limits = self.budget.bind(self.task.network.costs)
-        space = bind_within(self.encoding(initial="random"), self.task.network, (1.0,), self.budget)
+        space = bind_within(self.encoding(initial="random"), self.task, (1.0,), self.budget)
         rng = evo.candidate.generator(seed, name)
         while True:
             variant = self.fixed(name, space.decode(space.initial(1, rng)[0]))
@@ -269,7 +269,7 @@ class Ablation:
 
     def selected(self, name: str, variant: Variant, select: str) -> Variant:
         """Return the same widths with other filters."""
-        space = self.encoding(select=select).bind(self.task.network, (1.0,))
+        space = self.encoding(select=select).bind(self.task, (1.0,))
         return self.fixed(name, space.decode(space.encode(variant.blueprint)), select)
 
     def variants(self) -> list[Variant]:
@@ -278,7 +278,7 @@ class Ablation:
         zero_shot = {"batch_size": plan.score_batch, "device": self.device}
         fga, tuned_fga = evo.FGA(**plan.search), evo.FGA(**plan.tuned_search)
         tuned = evo.SubsetFineTune(**plan.tuned_fitness, device=self.device)
-        start = self.encoding().bind(self.task.network, (1.0,))
+        start = self.encoding().bind(self.task, (1.0,))
         found = [
             self.fixed("base network", self.task.network.full),
             self.drawn("random", 0),

@@ -48,6 +48,7 @@ from evo.algorithms import SteadyState
 from evo.encodings.individual import Individual
 from evo.fitness.base import Objective
 from evo.network.zoo import lenet
+from evo.training import Samples
 
 MEAN = 10.0
 """Seconds of a simulated evaluation."""
@@ -75,10 +76,11 @@ def algorithm_of(name: str, population: int, *, asynchronous: bool) -> SteadySta
 def lenet_bits() -> tuple[Any, Callable[[Individual], tuple[float, ...]]]:
     """Return genomes of LeNet's filters and two objectives of them: a made-up importance kept per layer, and filters."""
     torch.manual_seed(0)
-    network = evo.Network.analyse(lenet(), torch.zeros(1, 1, 28, 28))
-    space = evo.FilterBits().bind(network, (1.0, -1.0))
+    images = Samples(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64))
+    task = evo.Task(lenet(), images, images)
+    space = evo.FilterBits().bind(task, (1.0, -1.0))
     importance = np.abs(np.random.default_rng(0).normal(size=space.size))
-    starts = np.cumsum([0, *(group.size for group in network.groups[:-1])])
+    starts = np.cumsum([0, *(group.size for group in task.network.groups[:-1])])
     totals = np.add.reduceat(importance, starts)
 
     def values(individual: Individual) -> tuple[float, ...]:

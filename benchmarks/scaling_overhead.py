@@ -68,7 +68,7 @@ def lenet_task() -> Task:
 
 def structures(task: Task, count: int) -> list[Blueprint]:
     """Return different structures of the sparse first population."""
-    space = evo.FilterBits().bind(task.network, (1.0,))
+    space = evo.FilterBits().bind(task, (1.0,))
     rng = np.random.default_rng(0)
     drawn: dict[str, Blueprint] = {}
     while len(drawn) < count:

@@ -1,6 +1,7 @@
 """Encodings: how genomes become networks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,11 @@ from evo.budget import Limits
 from evo.encodings.individual import Individual
 from evo.network import Network
 from evo.settings import Settings
+from evo.task import Task
 
 
 class GenomeSpace(ABC):
-    """An encoding bound to one network and one set of objectives: makes, varies and decodes genomes.
+    """An encoding bound to one task and one set of objectives: makes, varies and decodes genomes.
 
     Operators follow DEAP's convention: they change their arguments in place and return them as a tuple. All randomness
     comes from the generator that is passed in.
@@ -21,6 +23,11 @@ class GenomeSpace(ABC):
 
     size: int
     """Number of genes."""
+
+    @property
+    def seeds(self) -> list[Individual]:
+        """New individuals that a search begins with, after those that it is given and before those of `initial`; or none."""
+        return []
 
     @abstractmethod
     def initial(self, count: int, rng: np.random.Generator) -> list[Individual]:
@@ -33,6 +40,13 @@ class GenomeSpace(ABC):
     @abstractmethod
     def counts(self, individual: Individual) -> NDArray[np.int64]:
         """Return kept channels per coupling group, shape (G,), in the network's order: those of `decode`, but cheap."""
+
+    def bits(self, individual: Individual) -> NDArray[np.int64] | None:
+        """Return weight bits per layer of the network's `costs.layers`, shape (L,), as `Network.bits` does those of `decode`.
+
+        An encoding that quantises nothing returns None, for all of its genomes.
+        """
+        return None
 
     @abstractmethod
     def encode(self, blueprint: Blueprint) -> Individual:
@@ -59,16 +73,26 @@ class GenomeSpace(ABC):
         """Return the genome that `pack` packed."""
 
 
+def bits_of(space: GenomeSpace, individuals: Sequence[Individual]) -> NDArray[np.int64] | None:
+    """Return weight bits of all `individuals`, shape (N, L); None if the encoding quantises nothing."""
+    found = [space.bits(individual) for individual in individuals]
+    return None if any(bits is None for bits in found) else np.stack([bits for bits in found if bits is not None])
+
+
 class Encoding(Settings, ABC):
-    """Settings of an encoding; `bind` makes the space of genomes for one network."""
+    """Settings of an encoding; `bind` makes the space of genomes for one task."""
 
     @abstractmethod
-    def bind(self, network: Network, weights: tuple[float, ...], limits: Limits | None = None) -> GenomeSpace:
-        """Return the genomes of `network`.
+    def bind(self, task: Task, weights: tuple[float, ...], limits: Limits | None = None) -> GenomeSpace:
+        """Return the genomes of the task's network.
 
         Args:
-            network: what they are cut from.
+            task: the network that they are cut from, and its data.
             weights: DEAP's, of the fitness: +1 per maximised objective, −1 per minimised.
             limits: what candidates have to obey. `evo.encodings.budgeted.Budgeted` sees to that for every encoding; this
                 one may use them to begin near where they are met.
         """
+
+    def fewest_bits(self, network: Network) -> NDArray[np.int64] | None:
+        """Return the fewest weight bits that a genome can give each layer of `costs.layers`, shape (L,); None: none ever."""
+        return None

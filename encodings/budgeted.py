@@ -7,25 +7,35 @@ from numpy.typing import NDArray
 
 from evo.blueprint import Blueprint, BoolArray
 from evo.budget import Budget, Limits
-from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.base import Encoding, GenomeSpace, bits_of
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
 from evo.network import Network
+from evo.task import Task
 
 TRIES = 10_000
 """Draws in a row that may all exceed the limits before `Budgeted` gives up."""
 
 
-def bind_within(encoding: Encoding, network: Network, weights: tuple[float, ...], budget: Budget | None) -> GenomeSpace:
-    """Return the genomes of `network` that are within `budget`, if there is one; a `Budgeted` space then.
+def bind_within(encoding: Encoding, task: Task, weights: tuple[float, ...], budget: Budget | None) -> GenomeSpace:
+    """Return the genomes of the task's network that are within `budget`, if there is one; a `Budgeted` space then.
 
     Raises:
         SettingsError: not even the smallest candidate is within the budget.
     """
     if budget is None:
-        return encoding.bind(network, weights)
-    limits = budget.bind(network.costs, network.fewest)
-    return Budgeted(encoding.bind(network, weights, limits), limits)
+        return encoding.bind(task, weights)
+    limits = limits_of(encoding, task.network, budget)
+    return Budgeted(encoding.bind(task, weights, limits), limits)
+
+
+def limits_of(encoding: Encoding, network: Network, budget: Budget) -> Limits:
+    """Return `budget` in numbers for the candidates that an encoding makes of `network`.
+
+    Raises:
+        SettingsError: not even the smallest of them is within the budget.
+    """
+    return budget.bind(network.costs, network.fewest, encoding.fewest_bits(network))
 
 
 class Budgeted(GenomeSpace):
@@ -50,6 +60,11 @@ class Budgeted(GenomeSpace):
         counted = {"drawn": self.drawn, "rejected": self.rejected}
         self.drawn = self.rejected = 0
         return counted
+
+    @property
+    def seeds(self) -> list[Individual]:
+        """New individuals that a search begins with: those of the encoding that are within the limits."""
+        return [one for one in self.space.seeds if self.limits.fits(self.space.counts(one), self.space.bits(one))]
 
     def initial(self, count: int, rng: np.random.Generator) -> list[Individual]:
         """Return `count` genomes within the limits, of those that the encoding draws.
@@ -107,7 +122,7 @@ class Budgeted(GenomeSpace):
 
     def _judge(self, drawn: Sequence[Individual], streak: "_Streak") -> BoolArray:
         """Return which of these genomes are within the limits, having counted them."""
-        values = self.limits.values(np.stack([self.space.counts(one) for one in drawn]))
+        values = self.limits.values(np.stack([self.space.counts(one) for one in drawn]), bits_of(self.space, drawn))
         exceeded = values > np.array(self.limits.maxima)
         fits = ~exceeded.any(1)
         self.drawn += len(drawn)
@@ -122,6 +137,10 @@ class Budgeted(GenomeSpace):
     def counts(self, individual: Individual) -> NDArray[np.int64]:
         """Return kept channels per group, shape (G,)."""
         return self.space.counts(individual)
+
+    def bits(self, individual: Individual) -> NDArray[np.int64] | None:
+        """Return weight bits per layer, shape (L,); None if the encoding quantises nothing."""
+        return self.space.bits(individual)
 
     def encode(self, blueprint: Blueprint) -> Individual:
         """Return the genome of a structure, whatever it costs."""

@@ -1,25 +1,31 @@
 """Channels per layer (FNP): how many filters each coupling group keeps; which ones, a selection decides."""
 
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from evo.blueprint import Blueprint
 from evo.budget import Limits
 from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.channels import (
+    Free,
+    FreeChannels,
+    MinChannels,
+    Mutation,
+    Select,
+    check_least,
+    refuse_bits,
+    selection,
+)
 from evo.encodings.individual import Individual
+from evo.encodings.levels import Genes
 from evo.errors import SettingsError
-from evo.importance import METHODS, FilterSelection, ImportanceMatrix, Scores
-from evo.importance.filters import free_groups
+from evo.importance import FilterSelection, ImportanceMatrix
 from evo.importance.widest import widest
-from evo.importing import named
-from evo.network import Network
-
-Genes = NDArray[np.int64]
+from evo.task import Task
 
 DEFAULT_GAMMA = 0.5
 
@@ -27,14 +33,7 @@ DEFAULT_GAMMA = 0.5
 class ChannelVector(Encoding):
     """FNP's genome V = [C₁ … C_L]: the number of channels that every free coupling group keeps."""
 
-    select: Annotated[
-        str,
-        Field(
-            description="which filters stay: `knn` (k-reciprocal nearest, the paper), `kmeans`, `l1`, `l2`, `bn_scale` (|γ| of "
-            "batch normalisation), `random`; or, as module:attribute, a function that takes the `evo.Network` and "
-            "returns scores per channel by name of the group, larger stays"
-        ),
-    ] = "knn"
+    select: Select = "knn"
     initial: Annotated[
         Literal["importance_matrix", "capacity", "random"],
         Field(
@@ -61,56 +60,36 @@ class ChannelVector(Encoding):
         ),
     ] = 0.5
     perturb: Annotated[int, Field(ge=1, description="largest change of a gene by mutation, F")] = 4
-    mutation: Annotated[float, Field(gt=0, le=1, description="probability that mutation changes a gene")] = 0.1
-    free: Annotated[
-        tuple[str, ...],
-        Field(
-            min_length=1,
-            description="coupling groups that may shrink, as names or patterns such as `layer*.conv1`; the others stay whole",
-        ),
-    ] = ("*",)
-    min_channels: Annotated[int, Field(ge=1, description="channels that every free group keeps at least")] = 1
+    mutation: Mutation = 0.1
+    free: Free = ("*",)
+    min_channels: MinChannels = 1
 
-    @field_validator("select")
-    @classmethod
-    def _check_select(cls, name: str) -> str:
-        _method(name)
-        return name
-
-    def bind(self, network: Network, weights: tuple[float, ...], limits: Limits | None = None) -> "ChannelVectorSpace":
-        """Return the channel vectors of `network`; without `gamma`, V* is the largest that is within `limits`.
+    def bind(self, task: Task, weights: tuple[float, ...], limits: Limits | None = None) -> "ChannelVectorSpace":
+        """Return the channel vectors of the network; without `gamma`, V* is the largest that is within `limits`.
 
         Raises:
             SettingsError: a pattern of `free` matches no group, or V* exceeds the limits whatever γ.
         """
-        return ChannelVectorSpace(self, network, weights, limits)
+        return ChannelVectorSpace(self, task, weights, limits)
 
 
 class ChannelVectorSpace(GenomeSpace):
     """Channel vectors of one network: a gene per free group in module order, its kept channels; typecode "i"."""
 
     def __init__(
-        self, settings: ChannelVector, network: Network, weights: tuple[float, ...], limits: Limits | None = None
+        self, settings: ChannelVector, task: Task, weights: tuple[float, ...], limits: Limits | None = None
     ) -> None:
+        network = task.network
         self.settings = settings
         self._network = network
         self._weights = weights
         self._limits = limits
-        self._free = np.flatnonzero(free_groups(network, settings.free))
-        groups = [network.groups[index] for index in self._free]
-        self.size = len(groups)
-        self._sizes = network.costs.sizes[self._free]
-        self._steps = np.array([group.step for group in groups], dtype=np.int64)
-        self._least = np.array([group.legal_count(min(settings.min_channels, group.size)) for group in groups])
-        # What a gene may be, from the least upwards, are its levels 0 to _top; only the last may be no multiple of the step.
-        self._top = -(-(self._sizes - self._least) // self._steps)
-        self._packed = np.dtype("<u2" if self._sizes.max() < 2**16 else "<u4")
-        self._selection = FilterSelection(network, _method(settings.select))
-        if limits is not None and not limits.fits(self._counts(self._least)):
-            raise SettingsError(
-                f"budget: {limits.describe()} cannot be met; with fewest channels in all free groups (free, min_channels) "
-                f"candidates still have {_costs(limits, self._counts(self._least))}"
-            )
+        self._channels = FreeChannels(network, settings.free, settings.min_channels)
+        self._levels = self._channels.levels
+        self.size = self._levels.top.size
+        self._packed = np.dtype("<u2" if self._levels.most.max() < 2**16 else "<u4")
+        self._selection = FilterSelection(network, selection(settings.select), samples=task.train)
+        check_least(limits, self._channels.counts(self._levels.least))
         if settings.initial == "capacity" and limits is None:
             raise SettingsError("initial: 'capacity' looks for the best within a budget, but there is none")
         if settings.initial != "random":
@@ -133,14 +112,14 @@ class ChannelVectorSpace(GenomeSpace):
         matrix = ImportanceMatrix(self._network, own.lam, own.free, own.min_channels)
         if own.gamma is not None or limits is None:
             gamma = DEFAULT_GAMMA if own.gamma is None else own.gamma
-            return gamma, matrix.counts(gamma)[self._free]
+            return gamma, matrix.counts(gamma)[self._channels.groups]
         found = matrix.fitting(lambda counts: bool(limits.fits(counts)))
         if found is None:
             raise SettingsError(
                 f"budget: {limits.describe()} is not met by V* at any gamma; set gamma, or initial to 'random', and "
                 "candidates that exceed it are drawn again"
             )
-        return found[0], found[1][self._free]
+        return found[0], found[1][self._channels.groups]
 
     @cached_property
     def _roomiest(self) -> Genes:
@@ -149,17 +128,15 @@ class ChannelVectorSpace(GenomeSpace):
         assert limits is not None
 
         def counts(levels: Genes) -> Genes:
-            kept = np.tile(costs.sizes, (len(levels), 1))
-            kept[:, self._free] = self._values(levels)
-            return kept
+            return self._channels.counts(self._levels.values(levels))
 
         levels = widest(
             lambda levels: costs.capacity(counts(levels)),
             lambda levels: limits.fits(counts(levels)),
-            self._top,
+            self._levels.top,
             np.random.default_rng(0),
         )
-        return self._values(levels)
+        return self._levels.values(levels)
 
     def individual(self, genes: NDArray[np.integer[Any]]) -> Individual:
         """Return kept channels of the free groups, shape (size,), as a new individual."""
@@ -169,8 +146,7 @@ class ChannelVectorSpace(GenomeSpace):
         """Return `count` mutations of V* (FNP, Algorithm 2), or vectors drawn as the settings say."""
         if self.settings.initial != "random":
             return [self.mutate(self.start, rng)[0] for _ in range(count)]
-        drawn = np.exp(rng.uniform(np.log(self._least), np.log(self._sizes + 1), (count, self.size)))
-        return [self.repair(self.individual(genes)) for genes in drawn]
+        return [self.individual(genes) for genes in self._channels.random(count, rng)]
 
     def decode(self, individual: Individual) -> Blueprint:
         """Return the structure in which the selection decides which filters make up these numbers."""
@@ -178,41 +154,22 @@ class ChannelVectorSpace(GenomeSpace):
 
     def counts(self, individual: Individual) -> Genes:
         """Return kept channels per coupling group, shape (G,): the genes, and all channels of groups that are not free."""
-        return self._counts(_view(individual))
-
-    def _counts(self, genes: NDArray[np.integer[Any]]) -> Genes:
-        counts = self._network.costs.sizes.copy()
-        counts[self._free] = genes
-        return counts
+        return self._channels.counts(_view(individual))
 
     def encode(self, blueprint: Blueprint) -> Individual:
         """Return the kept channels of the free groups; it decodes to `blueprint` if the selection would keep the same.
 
         Raises:
-            SettingsError: a group that is not free has lost channels, or a free one keeps a number that it cannot.
+            SettingsError: a group that is not free has lost channels, a free one keeps a number that it cannot, or a layer has
+                bits.
         """
-        counts = self._network.counts(blueprint)
-        individual = self.individual(counts[self._free])
-        if (self.counts(self.repair(individual)) != counts).any():
-            index = int(np.flatnonzero(self.counts(individual) != counts)[0])
-            group = self._network.groups[index]
-            raise SettingsError(
-                f"{group.name}: the structure keeps {counts[index]} of {group.size} channels, which this encoding cannot "
-                "express (free, min_channels)"
-            )
-        return individual
+        refuse_bits(blueprint)
+        return self.individual(self._channels.kept(blueprint))
 
     def repair(self, individual: Individual) -> Individual:
         """Raise every gene to the next number of channels that its group can keep, or lower it to all of them."""
-        genes = _view(individual)
-        genes[:] = self._values(self._levels(genes))
+        self._levels.repair(_view(individual))
         return individual
-
-    def _levels(self, genes: NDArray[np.integer[Any]]) -> Genes:
-        return np.asarray(np.clip(-(-(genes - self._least) // self._steps), 0, self._top))
-
-    def _values(self, levels: Genes) -> Genes:
-        return np.asarray(np.minimum(self._least + levels * self._steps, self._sizes))
 
     def mate(self, first: Individual, second: Individual, rng: np.random.Generator) -> tuple[Individual, Individual]:
         """Swap every gene with probability 1/2."""
@@ -224,23 +181,9 @@ class ChannelVectorSpace(GenomeSpace):
     def mutate(self, individual: Individual, rng: np.random.Generator) -> tuple[Individual]:
         """Move genes, each with the settings' probability, by 1 to `perturb` steps up or down within their range.
 
-        At least one gene changes, if any can: where chance chose none, or only such as are at the end of their range, one
-        that it draws anew.
+        At least one gene changes, if any can (see `Levels.mutate`).
         """
-        genes = _view(individual)
-        before = self._levels(genes)
-        chosen = rng.random(self.size) < self.settings.mutation
-        far = rng.integers(1, self.settings.perturb + 1, self.size)
-        moves = np.where(rng.random(self.size) < 0.5, -far, far)
-        after = np.clip(before + np.where(chosen, moves, 0), 0, self._top)
-        movable = np.flatnonzero(self._top)
-        if (after == before).all() and movable.size:
-            index = rng.choice(movable)
-            move = moves[index]
-            # At an end of the range there is only one way to go.
-            move = move if 0 <= before[index] + np.sign(move) <= self._top[index] else -move
-            after[index] = np.clip(before[index] + move, 0, self._top[index])
-        genes[:] = self._values(after)
+        self._levels.mutate(_view(individual), rng, self.settings.mutation, self.settings.perturb)
         return (individual,)
 
     def pack(self, individual: Individual) -> bytes:
@@ -250,23 +193,6 @@ class ChannelVectorSpace(GenomeSpace):
     def unpack(self, packed: bytes) -> Individual:
         """Return the individual that `pack` packed."""
         return self.individual(np.frombuffer(packed, self._packed))
-
-
-def _method(select: str) -> str | Scores:
-    """Return a selection by name, or the function that `select` names."""
-    if select in METHODS:
-        return select
-    found = named("filter selection", select, METHODS, "select", Path.cwd())
-    if not callable(found):
-        raise SettingsError(f"select: {select} is {found!r}; expected a function that scores the channels of a network")
-    return cast(Scores, found)
-
-
-def _costs(limits: Limits, counts: Genes) -> str:
-    """Return the limited costs of a candidate in words."""
-    return ", ".join(
-        f"{name} {value:,}" for name, value in zip(limits.names, limits.values(counts).tolist(), strict=True)
-    )
 
 
 def _view(individual: Individual) -> NDArray[np.int32]:

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from evo.blueprint import Blueprint
 from evo.budget import Limits
 from evo.encodings.base import Encoding, GenomeSpace
+from evo.encodings.channels import refuse_bits
 from evo.encodings.individual import Individual
 from evo.importance import magnitude
 from evo.network import Network, restored
+from evo.task import Task
 
 Bits = NDArray[np.uint8]
 
@@ -45,9 +47,9 @@ class FilterBits(Encoding):
             raise ValueError("keep is a range (low, high) with 0 < low ≤ high ≤ 1")
         return self
 
-    def bind(self, network: Network, weights: tuple[float, ...], limits: Limits | None = None) -> "FilterBitsSpace":
-        """Return the space of bit strings of `network`; the first population is the same whatever the limits."""
-        return FilterBitsSpace(self, network, weights)
+    def bind(self, task: Task, weights: tuple[float, ...], limits: Limits | None = None) -> "FilterBitsSpace":
+        """Return the space of bit strings of the network; the first population is the same whatever the limits."""
+        return FilterBitsSpace(self, task.network, weights)
 
 
 class FilterBitsSpace(GenomeSpace):
@@ -106,7 +108,12 @@ class FilterBitsSpace(GenomeSpace):
         return np.asarray(np.add.reduceat(_view(individual), self._starts, dtype=np.int64))
 
     def encode(self, blueprint: Blueprint) -> Individual:
-        """Return the bits of a structure."""
+        """Return the bits of a structure.
+
+        Raises:
+            SettingsError: a layer has weight bits.
+        """
+        refuse_bits(blueprint)
         masks = blueprint.masks
         return self.individual(np.concatenate([masks[name] for name in self._slices]).astype(np.uint8))
 

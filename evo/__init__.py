@@ -15,6 +15,7 @@ from evo.budget import Budget
 from evo.candidate import Candidate
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
+from evo.encodings.layer_policy import LayerPolicy
 from evo.errors import EvoError
 from evo.evaluation import LocalEvaluator, RayEvaluator
 from evo.fitness.latency import WithLatency
@@ -45,6 +46,7 @@ __all__ = [
     "ChannelVector",
     "EvoError",
     "FilterBits",
+    "LayerPolicy",
     "LocalEvaluator",
     "Network",
     "RandomSearch",

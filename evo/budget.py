@@ -60,12 +60,14 @@ class Budget(Settings):
         """What is limited, by name of the cost."""
         return {name: value for name in COSTS if (value := getattr(self, name)) is not None}
 
-    def bind(self, costs: CostModel, fewest: ArrayLike | None = None) -> "Limits":
+    def bind(self, costs: CostModel, fewest: ArrayLike | None = None, bits: ArrayLike | None = None) -> "Limits":
         """Return the limits in numbers for one network.
 
         Args:
             costs: of the network.
-            fewest: kept channels per group of its smallest legal candidate, shape (G,) (`Network.fewest`); default 1 each.
+            fewest: kept channels per group of its smallest legal candidate, shape (G,) (`Network.fewest`); default: it is not
+                checked whether any candidate is within the budget.
+            bits: the fewest that the layers' weights can have, shape (L,); default none are quantised.
 
         Raises:
             SettingsError: not even the smallest candidate is within the budget.
@@ -78,12 +80,12 @@ class Budget(Settings):
             for name, amount in self.amounts.items()
         ]
         limits = Limits(costs, names, tuple(maxima))
-        least = costs.costs(np.ones_like(costs.sizes) if fewest is None else fewest, names)
-        for name, most in zip(names, maxima, strict=True):
-            if least[name] > most:
-                raise SettingsError(
-                    f"budget: {limits.entry(name)} cannot be met; even the smallest candidate has {int(least[name]):,}"
-                )
+        if fewest is not None:
+            for name, most, least in zip(names, maxima, limits.values(fewest, bits).tolist(), strict=True):
+                if least > most:
+                    raise SettingsError(
+                        f"budget: {limits.entry(name)} cannot be met; even the smallest candidate has {least:,}"
+                    )
         return limits
 
 
@@ -101,14 +103,16 @@ class Limits:
     names: tuple[str, ...]
     maxima: tuple[int, ...]
 
-    def values(self, counts: ArrayLike) -> NDArray[np.int64]:
-        """Return the limited costs, shape (…, len(names)), for counts of shape (…, G), as `CostModel.costs` takes them."""
-        found = self.costs.costs(counts, self.names)
+    def values(self, counts: ArrayLike, bits: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return the limited costs, shape (…, len(names)), for counts of shape (…, G), and bits, as `CostModel.costs` takes
+        them.
+        """
+        found = self.costs.costs(counts, self.names, bits)
         return np.stack([found[name] for name in self.names], axis=-1)
 
-    def fits(self, counts: ArrayLike) -> BoolArray:
-        """Return which candidates are within all limits, shape (…), for counts of shape (…, G)."""
-        return np.asarray((self.values(counts) <= np.array(self.maxima)).all(-1))
+    def fits(self, counts: ArrayLike, bits: ArrayLike | None = None) -> BoolArray:
+        """Return which candidates are within all limits, shape (…), for counts of shape (…, G), and bits, likewise."""
+        return np.asarray((self.values(counts, bits) <= np.array(self.maxima)).all(-1))
 
     def describe(self) -> str:
         """Return the limits in words: "params ≤ 12,345 (30 % of 41,150), macs ≤ 9,000 (1.2 % of 750,000)"."""

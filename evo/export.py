@@ -1,7 +1,7 @@
 """From an individual of a run to files that other programs use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from evo.errors import EvoError, NetworkError, SettingsError
 from evo.importing import describe
 from evo.network.checkpoint import save
 from evo.network.formats import check_onnx, check_pt2, save_onnx, save_pt2
-from evo.network.origin import annotate
+from evo.network.origin import annotate, origin_of
 from evo.run import Run
 from evo.task import Task
-from evo.training import EpochReport, Recipe, error_rate, finetune
+from evo.training import EpochReport, Hook, Recipe, error_rate, finetune
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def write(
 ) -> Exported:
     """Save `model`, which came of the individual `row` of `run`, and measure it against the original; see `export`."""
     save(model, out)
-    original, blueprint = task.network.build(task.network.full), run.blueprint(row)
+    # Its own: a recipe may have cut more out of it than the individual says.
+    blueprint = origin_of(model).blueprint or run.blueprint(row)
+    original = task.network.build(task.network.full)
     before, after = task.network.cost_of(task.network.full), task.network.cost_of(blueprint)
     sets = {"val": task.val} | ({} if task.test is None else {"test": task.test})
     images = task.val.x[:64]
@@ -111,6 +113,7 @@ def finetuned(
     recipe: Recipe,
     checkpoint: Path,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    hooks: Callable[[nn.Module], Sequence[Hook]] | None = None,
 ) -> nn.Module:
     """Return the network of the individual `row` of `run`, fine-tuned on all training images with the run's seed.
 
@@ -120,6 +123,7 @@ def finetuned(
         row: id of the individual.
         recipe: how to fine-tune.
         checkpoint, on_epoch: see `evo.training.train`.
+        hooks: makes what takes part in the training of a network; default nothing.
 
     Raises:
         SettingsError: it cannot be fine-tuned like this.
@@ -128,7 +132,8 @@ def finetuned(
     """
     model, seed = _built(run, task, row), int(run.settings["seed"])
     try:
-        finetune(model, task, seed=seed, on_epoch=on_epoch, checkpoint=checkpoint, **recipe.to_dict())
+        party = [] if hooks is None else hooks(model)
+        finetune(model, task, seed=seed, on_epoch=on_epoch, checkpoint=checkpoint, hooks=party, **recipe.to_dict())
     except EvoError as error:
         raise type(error)(f"fine-tuning: {error}") from error
     except Exception as error:  # e.g. no such device, or a loss that becomes NaN

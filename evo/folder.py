@@ -5,9 +5,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,10 +18,11 @@ import tomli_w
 from safetensors import SafetensorError
 
 from evo.algorithms import ALGORITHMS, Algorithm
+from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
-from evo.errors import RunFolderError
+from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness.base import Fitness
 from evo.history import History
@@ -30,7 +32,7 @@ from evo.task import Task
 
 LOCK = ".lock"
 
-IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seed", "threads")
+IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seeds", "seed", "threads")
 """The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
 
 
@@ -41,6 +43,7 @@ def describe_search(
     algorithm: Algorithm,
     budget: Budget | None,
     evaluator: Evaluator,
+    seeds: Sequence[Blueprint],
     seed: int,
     source: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -62,9 +65,25 @@ def describe_search(
     }
     if budget is not None:
         settings["budget"] = budget.to_dict()
+    if seeds:
+        settings["seeds"] = [structure.to_json() for structure in seeds]
     if source:
         settings["source"] = dict(source)
     return _without_none(settings)
+
+
+def recorded_seeds(folder: Path) -> list[Blueprint]:
+    """Return the structures that the search in a folder began with; none if there is no search yet.
+
+    Raises:
+        RunFolderError: its run.toml is damaged.
+    """
+    if not (folder / SETTINGS).exists():
+        return []
+    try:
+        return [Blueprint.from_json(text) for text in read_settings(folder).get("seeds", [])]
+    except SettingsError as error:
+        raise RunFolderError(f"{folder / SETTINGS}: seeds: {error}") from None
 
 
 def _name(part: Settings, registry: Mapping[str, type[Settings]]) -> str:
@@ -99,6 +118,11 @@ class Claim:
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
+
+
+def folder_for(out: str | Path | None) -> Path:
+    """Return the folder of a run: a new one under "runs", named after the time, unless the user has chosen."""
+    return Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S") if out is None else Path(out)
 
 
 def check_place(folder: Path) -> None:
@@ -232,7 +256,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     for part in IDENTITY:
         before, now = old.get(part), new.get(part)
         if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-            if before != now:
+            if part == "seeds" and before != now:
+                yield f"it began with {len(before or ())} seeds, not with these {len(now or ())}"
+            elif before != now:
                 yield f"{part} was {before!r}, is now {now!r}"
             continue
         for name in sorted({*before, *now}, key=lambda name: (name != "name", name)):  # another part has other settings

@@ -14,7 +14,7 @@ from evo.errors import RunFolderError
 from evo.glance import connect
 from evo.network import COSTS
 
-FORMAT = 3
+FORMAT = 4
 
 COLUMNS = {
     "id": "row number, from 0, in the order the algorithm proposed",

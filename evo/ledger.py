@@ -50,6 +50,7 @@ class Ledger:
         """
         self._network = network
         self._groups = [(group.name, group.size) for group in network.groups]
+        self._layers = [layer.name for layer in network.costs.layers]
         self._objectives = objectives
         self._space = space
         self._history = history
@@ -98,7 +99,7 @@ class Ledger:
                 individual.row = self.entered
                 self.entered += 1
         blueprints = [self._space.decode(individual) for individual in individuals]
-        costs = self._network.costs.costs(self._network.counts(blueprints))
+        costs = self._network.costs.costs(self._network.counts(blueprints), bits=self._network.bits(blueprints))
         measured = self._history.results((one.key for one in blueprints), before=individuals[0].row or 0)
         rows = []
         for index, (individual, blueprint) in enumerate(zip(individuals, blueprints, strict=True)):
@@ -109,7 +110,7 @@ class Ledger:
                 operator=individual.operator,
                 parents=individual.parents,
                 genome=self._space.pack(individual),
-                structure=pack_structure(blueprint.masks, self._groups),
+                structure=pack_structure(blueprint, self._groups, self._layers),
                 key=blueprint.key,
                 costs={name: int(values[index]) for name, values in costs.items()},
                 cached=blueprint.key in measured or blueprint.key in self._waiting,

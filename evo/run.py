@@ -1,7 +1,7 @@
 """A run: the folder a search writes, and what can be asked of it afterwards."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from evo.blueprint import Blueprint
+from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.fitness.base import Objective
@@ -49,6 +49,7 @@ class Run:
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
         self._groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
         self.costs = CostModel.from_dict(described["costs"])
+        self._layers = [layer.name for layer in self.costs.layers]
 
     @property
     def history(self) -> pd.DataFrame:
@@ -116,8 +117,7 @@ class Run:
 
     def blueprint(self, row: int) -> Blueprint:
         """Return the structure of the individual with this id."""
-        packed = np.frombuffer(self._history.blob(int(row), "structure"), np.uint8)
-        return unpack_structure(packed, self._groups)
+        return unpack_structure(self._history.blob(int(row), "structure"), self._groups, self._layers)
 
     def counts(self, row: int) -> NDArray[np.int64]:
         """Return kept channels per coupling group, in module order."""
@@ -125,11 +125,12 @@ class Run:
         return np.array([kept[name] for name, _ in self._groups], dtype=np.int64)
 
     def layers(self, row: int) -> pd.DataFrame:
-        """Return ECS's table for an individual: see `evo.network.costs.CostModel.table`."""
-        return self.costs.table(self.counts(row))
+        """Return ECS's table for an individual, with the bits of its layers if any is quantised: see `CostModel.table`."""
+        bits = self.blueprint(row).bits
+        return self.costs.table(self.counts(row), self.costs.bits_of(bits) if bits else None)
 
     def build(self, row: int) -> nn.Module:
-        """Return the network of an individual with the original's weights, not fine-tuned, as a plain module.
+        """Return the network of an individual with the original's weights, quantised if it has bits, not fine-tuned.
 
         Raises:
             RunFolderError: the run was opened without a task, or with another one.
@@ -173,18 +174,25 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: damaged ({error})") from None
 
 
-def pack_structure(masks: Mapping[str, NDArray[np.bool_]], groups: Sequence[tuple[str, int]]) -> bytes:
-    """Return the keep masks of all groups, one after the other, eight to a byte."""
-    return np.packbits(np.concatenate([masks[name] for name, _ in groups])).tobytes()
+def pack_structure(blueprint: Blueprint, groups: Sequence[tuple[str, int]], layers: Sequence[str]) -> bytes:
+    """Return the keep masks of all groups, one after the other, eight to a byte, and after them a byte per layer with its
+    bits, if any layer is quantised; all of those are among `layers`.
+    """
+    masks = np.packbits(np.concatenate([blueprint.masks[name] for name, _ in groups])).tobytes()
+    if not blueprint.layer_bits:
+        return masks
+    return masks + bytes(blueprint.bits.get(name, FULL_BITS) for name in layers)
 
 
-def unpack_structure(packed: NDArray[np.uint8], groups: Sequence[tuple[str, int]]) -> Blueprint:
+def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: Sequence[str]) -> Blueprint:
     """Return the blueprint that `pack_structure` packed."""
     bounds = np.cumsum([0, *(size for _, size in groups)])
-    bits = np.unpackbits(packed, count=int(bounds[-1])).astype(bool)
-    return Blueprint.from_masks(
-        {name: bits[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
+    length = -(-int(bounds[-1]) // 8)
+    kept = np.unpackbits(np.frombuffer(packed[:length], np.uint8), count=int(bounds[-1])).astype(bool)
+    blueprint = Blueprint.from_masks(
+        {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
+    return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
 
 
 def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -3,24 +3,25 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from evo.algorithms import Algorithm, SteadyState
+from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
-from evo.encodings.budgeted import Budgeted, bind_within
+from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
-from evo.errors import SettingsError
+from evo.errors import EvoError, SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
 from evo.fitness.base import Fitness
-from evo.folder import claimed, describe_search, open_history
+from evo.folder import claimed, describe_search, folder_for, open_history, recorded_seeds
 from evo.history import COLUMNS, History, Row
 from evo.ledger import Ledger
+from evo.network import Network
 from evo.reuse import Peers, identity
 from evo.run import Run
 from evo.task import Task
@@ -73,6 +74,7 @@ def search(
     algorithm: Algorithm,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
+    seeds: Sequence[Blueprint] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
@@ -92,6 +94,8 @@ def search(
         algorithm: how genomes are proposed.
         budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
+        seeds: structures to begin with, before any that the encoding draws; default those of the search that the folder
+            holds, or none. With `RandomSearch` and as many evaluations, they alone are measured.
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
@@ -103,8 +107,8 @@ def search(
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
-        SettingsError: the parts do not fit together, nothing that is drawn is within the budget, or `max_evaluations` is too
-            few for the first generation.
+        SettingsError: the parts do not fit together, a seed cannot be expressed or exceeds the budget, nothing that is drawn
+            is within it, or `max_evaluations` is too few for the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
     """
@@ -120,9 +124,13 @@ def search(
         max_evaluations=max_evaluations,
     )
     weights = tuple(objective.weight for objective in fitness.objectives)
-    space = bind_within(encoding, task.network, weights, budget)
-    folder = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, seed, source)
+    space = bind_within(encoding, task, weights, budget)
+    folder = folder_for(out)
+    begin_with = recorded_seeds(folder) if seeds is None else list(seeds)
+    individuals = _encoded(begin_with, space, task.network)
+    own = [individual for individual in space.seeds if individual not in individuals]
+    individuals += own[: max(0, algorithm.places - len(individuals))]
+    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, begin_with, seed, source)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
     settings["reuse"] = reuse
@@ -131,7 +139,7 @@ def search(
         history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
         peers = opened.enter_context(closing(Peers(folder, judged_by, ask=reuse)))
         algorithm = algorithm.model_copy()
-        algorithm.start(space, fitness.objectives, seed)
+        algorithm.start(space, fitness.objectives, seed, individuals)
         job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
         _Loop(
             task, fitness, algorithm, space, history, peers, max_evaluations, progress, lambda: evaluator.open(job)
@@ -177,7 +185,28 @@ def check(
     algorithm.check(fitness.objectives)
     fitness.check(task)
     if budget is not None:
-        budget.bind(task.network.costs, task.network.fewest)
+        limits_of(encoding, task.network, budget)
+
+
+def _encoded(structures: Sequence[Blueprint], space: GenomeSpace, network: Network) -> list[Individual]:
+    """Return the genomes of given structures.
+
+    Raises:
+        SettingsError: the encoding cannot express one, or it exceeds the budget.
+    """
+    individuals = []
+    for number, structure in enumerate(structures):
+        try:
+            individual = space.encode(structure)
+        except (KeyError, ValueError, EvoError) as error:
+            raise SettingsError(f"seeds: structure {number} is not one of this search's ({error})") from None
+        decoded = space.decode(individual)
+        if (network.counts(decoded) != network.counts(structure)).any() or decoded.bits != structure.bits:
+            raise SettingsError(f"seeds: structure {number} cannot be expressed by this encoding")
+        if isinstance(space, Budgeted) and not space.limits.fits(space.counts(individual), space.bits(individual)):
+            raise SettingsError(f"seeds: structure {number} exceeds the budget of {space.limits.describe()}")
+        individuals.append(individual)
+    return individuals
 
 
 class _Loop:

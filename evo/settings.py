@@ -24,9 +24,24 @@ def explain(error: ValidationError, owner: type[BaseModel], where: str) -> str:
         return f"{place if ':' in where else where}: {unknown_name('setting', str(first['loc'][-1]), fields)}"
     if first["type"] == "missing":
         return f"{place} is missing; it has no default"
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, NestedError):
+        return place + inner.rest
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{place}: got {first['input']!r}; {message}"
+
+
+class NestedError(SettingsError):
+    """What is wrong with settings, which may be a part of others.
+
+    Attributes:
+        rest: the sentence after the name of their class.
+    """
+
+    def __init__(self, sentence: str, name: str) -> None:
+        super().__init__(sentence)
+        self.rest = sentence.removeprefix(name)
 
 
 class Settings(BaseModel):
@@ -41,7 +56,8 @@ class Settings(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise SettingsError(explain(error, type(self), type(self).__name__)) from None
+            name = type(self).__name__
+            raise NestedError(explain(error, type(self), name), name) from None
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any], where: str) -> Self:

@@ -31,7 +31,7 @@ class Task:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Network,
         train: Data,
         val: "Data | float" = 0.1,
         *,
@@ -43,7 +43,8 @@ class Task:
         """Decode the data and analyse the network; `model` is copied and left as it is.
 
         Args:
-            model: the trained network; called with a batch of inputs, returns class scores (N, classes).
+            model: the trained network; called with a batch of inputs, returns class scores (N, classes). One that was
+                analysed before need not be analysed again.
             train: see `load_samples` for what is accepted.
             val: likewise, or a fraction in (0, 1) of the training images, split off at random in equal shares per class.
             test: likewise.
@@ -54,9 +55,9 @@ class Task:
         Raises:
             DataError: data are malformed, or sets disagree in shape.
             NetworkError: the network cannot be run on the data or has nothing to prune.
-            SettingsError: a pattern matches no layer, or `multiple` is less than 1.
+            SettingsError: a pattern matches no layer, `multiple` is less than 1, or they are given for an analysed network.
         """
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, nn.Module | Network):
             raise SettingsError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         self.train = load_samples(train, "train")
         if isinstance(val, int | float):
@@ -72,7 +73,12 @@ class Task:
                     f"{name}: images have shape {tuple(other.x.shape[1:])}, "
                     f"those of train {tuple(self.train.x.shape[1:])}"
                 )
-        self.network = Network.analyse(model, self.train.x[:2], protect=protect, multiple=multiple)
+        if isinstance(model, Network):
+            if protect or multiple != 1:
+                raise SettingsError("protect, multiple: the network is analysed already; give them to Network.analyse")
+            self.network = model
+        else:
+            self.network = Network.analyse(model, self.train.x[:2], protect=protect, multiple=multiple)
         if not self.network.groups:
             reasons = "; ".join(f"{entry.name or 'network'}: {entry.reason}" for entry in self.network.frozen)
             raise NetworkError(

@@ -3,14 +3,16 @@
 import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from evo.candidate import Candidate, generator
-from evo.errors import SettingsError
+from evo.errors import SettingsError, unknown_name
 from evo.fitness.base import Fitness, Objective
 from evo.network import COSTS
 from evo.task import Task
 from evo.training import Recipe, Samples, balanced_subset, error_rate, recalibrate, train
+
+OBJECTIVES = ("fitness", "error", *COSTS)
 
 
 @functools.lru_cache(maxsize=4)  # a worker draws the subsets of its run once
@@ -25,7 +27,8 @@ class SubsetFineTune(Recipe, Fitness):
     """f(b) = 1 − E(b) + λ · removed(b), maximised and positive (ECS eq. 4, 6, 7).
 
     E is the top-1 error in [0, 1] on `task.val` after fine-tuning the sliced network on one class-balanced subset of
-    `task.train`, the same for every candidate. Objectives: `fitness` (maximised), `error` and every cost (minimised).
+    `task.train`, the same for every candidate. Objectives: `fitness` (maximised), `error` and every cost (minimised), or those
+    that `compare_by` names.
     """
 
     images: Annotated[int, Field(ge=2, description="training images of the subset (10,000 in the paper)")] = 10_000
@@ -43,11 +46,29 @@ class SubsetFineTune(Recipe, Fitness):
     val_images: Annotated[
         int | None, Field(ge=1, description="judge on this many class-balanced validation images; default all")
     ] = None
+    compare_by: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            min_length=1,
+            description="objectives: of `fitness`, `error` and the costs; algorithms for one objective go by the first. "
+            "Default all, in this order",
+        ),
+    ] = None
+
+    @field_validator("compare_by")
+    @classmethod
+    def _check_compare_by(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in OBJECTIVES:
+                raise ValueError(unknown_name("objective", name, OBJECTIVES))
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError("name every objective once")
+        return names
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """`fitness` first, then `error` and the costs."""
-        return (Objective("fitness", True), Objective("error", False), *(Objective(name, False) for name in COSTS))
+        """`fitness` first, then `error` and the costs; or those of `compare_by`."""
+        return tuple(Objective(name, name == "fitness") for name in self.compare_by or OBJECTIVES)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Slice, recalibrate, fine-tune, and measure the error."""

@@ -14,7 +14,8 @@ from evo.errors import SettingsError
 from evo.network import COSTS, CostModel, LayerCost, Width
 from evo.testing import small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 ORIGINAL = NETWORK.cost_of(NETWORK.full)
 RIGHT = r"expected a share of the original in \(0, 1\], such as 0\.5, or a whole number ≥ 2"
 
@@ -83,7 +84,7 @@ def test_a_share_means_what_is_written(share: float, most: int) -> None:
 def test_limits_agree_with_the_networks_that_are_built(names: tuple[str, ...]) -> None:
     budget = evo.Budget(**{name: 0.6 if name in ("feature_maps", "peak_memory") else 0.4 for name in names})
     limits = budget.bind(NETWORK.costs, NETWORK.fewest)
-    space = evo.FilterBits().bind(NETWORK, (1.0,))
+    space = evo.FilterBits().bind(TASK, (1.0,))
     blueprints = [space.decode(one) for one in space.initial(200, np.random.default_rng(0))]
     counts = NETWORK.counts(blueprints)
     fits = limits.fits(counts)
@@ -95,6 +96,35 @@ def test_limits_agree_with_the_networks_that_are_built(names: tuple[str, ...]) -
     if "params" in maxima:
         sizes = [sum(weight.numel() for weight in NETWORK.build(one).parameters()) for one in blueprints]
         assert all(size <= maxima["params"] for size, fit in zip(sizes, expected, strict=True) if fit)
+
+
+def test_limits_on_bytes_count_bits() -> None:
+    rng = np.random.default_rng(0)
+    limits = evo.Budget(bytes=0.1, macs=0.7).bind(NETWORK.costs, NETWORK.fewest)
+    space = evo.FilterBits().bind(TASK, (1.0,))
+    blueprints = [
+        space.decode(one).with_bits(dict.fromkeys(NETWORK.quantisable, int(rng.integers(1, 33))))
+        for one in space.initial(200, rng)
+    ]
+    counts, bits = NETWORK.counts(blueprints), NETWORK.bits(blueprints)
+    assert bits is not None
+    found = [NETWORK.cost_of(one) for one in blueprints]
+    assert limits.values(counts, bits).tolist() == [[cost[name] for name in limits.names] for cost in found]
+    maxima = dict(zip(limits.names, limits.maxima, strict=True))
+    expected = [all(cost[name] <= maxima[name] for name in maxima) for cost in found]
+    assert limits.fits(counts, bits).tolist() == expected
+    assert 5 < sum(expected) < 195
+    assert [bool(limits.fits(count, depth)) for count, depth in zip(counts, bits, strict=True)] == expected
+
+
+def test_the_fewest_bits_decide_whether_a_budget_can_be_met() -> None:
+    low = NETWORK.costs.bits_of(dict.fromkeys(NETWORK.quantisable, 2))
+    least = int(NETWORK.costs.bytes(NETWORK.fewest, low))
+    assert evo.Budget(bytes=least).bind(NETWORK.costs, NETWORK.fewest, low).fits(NETWORK.fewest, low)
+    with pytest.raises(SettingsError, match=f"bytes ≤ {least - 1} .* even the smallest candidate has {least}$"):
+        evo.Budget(bytes=least - 1).bind(NETWORK.costs, NETWORK.fewest, low)
+    with pytest.raises(SettingsError, match="cannot be met"):
+        evo.Budget(bytes=least).bind(NETWORK.costs, NETWORK.fewest)
 
 
 def test_the_limit_itself_is_allowed() -> None:

@@ -41,13 +41,17 @@ def test_equal_rows_stay_together() -> None:
     assert non_dominated(values).tolist() == [True, True, True, False, True]
 
 
-@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=20).filter(any), min_size=1, max_size=5))
-def test_structures_pack_and_unpack(kept: list[list[bool]]) -> None:
+@given(
+    st.lists(st.lists(st.booleans(), min_size=1, max_size=20).filter(any), min_size=1, max_size=5),
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 32)),
+)
+def test_structures_pack_and_unpack(kept: list[list[bool]], bits: dict[str, int]) -> None:
     groups = [(f"g{index}", len(bits)) for index, bits in enumerate(kept)]
     masks = {f"g{index}": np.array(bits) for index, bits in enumerate(kept)}
-    packed = pack_structure(masks, groups)
-    assert len(packed) == -(-sum(size for _, size in groups) // 8)
-    assert unpack_structure(np.frombuffer(packed, np.uint8), groups) == Blueprint.from_masks(masks)
+    blueprint = Blueprint.from_masks(masks).with_bits(bits)
+    packed = pack_structure(blueprint, groups, "abcd")
+    assert len(packed) == -(-sum(size for _, size in groups) // 8) + 4 * bool(blueprint.bits)
+    assert unpack_structure(packed, groups, "abcd") == blueprint
 
 
 @evo.fitness(maximize="score", minimize=("params", "noise"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -392,3 +393,56 @@ def test_where_the_parts_come_from_is_noted(task: Task, folder: Path) -> None:
     run = search(task, folder, max_evaluations=10, source={"model": "mine:net", "nothing": None})
     assert run.settings["source"] == {"model": "mine:net"}
     assert run.settings["max_evaluations"] == 10
+
+
+def halves(task: Task) -> list[evo.Blueprint]:
+    """Structures that keep the first half of one group, and all of the others."""
+    full = task.network.full.masks
+    return [
+        evo.Blueprint.from_masks({**full, name: np.arange(len(mask)) < len(mask) // 2}) for name, mask in full.items()
+    ]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_search_begins_with_its_seeds_and_goes_on_with_them(tmp_path: Path, asynchronous: bool) -> None:
+    task = small_task()
+    seeds = halves(task)
+    algorithm = evo.NSGA2(generations=3, population=10, asynchronous=asynchronous)
+    whole = search(task, tmp_path / "whole", algorithm=algorithm, seeds=seeds)
+    rows = whole.history[whole.history["operator"] == "seed"]
+    assert rows.index.tolist() == list(range(len(seeds)))
+    assert [whole.blueprint(int(row)) for row in rows.index] == seeds
+    with pytest.raises(Stopped):
+        search(task, tmp_path / "part", algorithm=algorithm, seeds=seeds, progress=stopping_after(1))
+    assert_same(search(task, tmp_path / "part", algorithm=algorithm), whole)
+    with pytest.raises(RunFolderError, match="it began with 3 seeds, not with these 2"):
+        search(task, tmp_path / "part", algorithm=algorithm, seeds=seeds[:2])
+
+
+def test_given_structures_alone_can_be_measured(tmp_path: Path) -> None:
+    task = small_task()
+    seeds = halves(task)
+    run = search(task, tmp_path, algorithm=evo.RandomSearch(evaluations=3, batch=2), seeds=seeds)
+    assert run.history["key"].tolist() == [structure.key for structure in seeds]
+
+
+def test_seeds_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    task = small_task()
+    seeds = halves(task)
+    for changes, message in (
+        ({"seeds": seeds, "budget": evo.Budget(params=0.6)}, "seeds: structure 0 exceeds the budget of params"),
+        (
+            {"seeds": seeds, "encoding": evo.ChannelVector(free=("4",))},
+            "seeds: structure 0 is not one of this search's",
+        ),
+        (
+            {"seeds": [evo.Blueprint.from_masks({"x": np.ones(3, bool)})]},
+            "seeds: structure 0 is not one of this search's",
+        ),
+        (
+            {"seeds": seeds, "algorithm": evo.RandomSearch(evaluations=2)},
+            "3 structures, but RandomSearch begins with 2",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            search(task, tmp_path / "run", **changes)

@@ -46,6 +46,28 @@ def test_a_wrong_setting_is_one_sentence(settings: dict[str, object], sentence: 
     assert "\n" not in str(raised.value)
 
 
+class Kitchen(Settings):
+    """Settings among settings."""
+
+    oven: Annotated[Oven, Field(description="in it")] = Oven(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("oven", "sentence"),
+    [
+        ({"heat": 400}, r"Kitchen\.oven\.heat: got 400; input should be less than"),
+        ({"heat": 20}, r"Kitchen\.oven\.minutes is missing; it has no default"),
+        ({"minutes": 5, "minute": 3}, r"Kitchen\.oven: unknown setting 'minute'; did you mean 'minutes'\?"),
+        ({"minutes": 1, "mode": "grill"}, r"Kitchen\.oven: got .*; grilling needs 200 degrees"),
+    ],
+)
+def test_settings_among_settings_are_named_by_their_place(oven: dict[str, object], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{sentence}"):
+        Kitchen(oven=oven)
+    with pytest.raises(SettingsError, match=f"^{sentence.replace('Kitchen', 'run.toml: kitchen')}"):
+        Kitchen.parse({"oven": oven}, "run.toml: kitchen")
+
+
 def test_a_missing_setting_is_named() -> None:
     with pytest.raises(SettingsError, match=r"^Oven\.minutes is missing; it has no default$"):
         Oven(**{"heat": 20})

@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 
 from evo.encodings.base import GenomeSpace
 from evo.encodings.individual import Individual
+from evo.errors import SettingsError
 from evo.fitness.base import Objective
 from evo.settings import Settings
 
@@ -24,12 +25,18 @@ class Algorithm(Settings, ABC):
     _space: GenomeSpace | None = PrivateAttr(default=None)
     _rng: np.random.Generator = PrivateAttr(default_factory=np.random.default_rng)
     _asked: list[Individual] | None = PrivateAttr(default=None)
+    _seeds: list[Individual] = PrivateAttr(default_factory=list)
     _generation: int = PrivateAttr(default=0)
 
     @property
     @abstractmethod
     def rounds(self) -> int:
         """Number of times that `ask` returns individuals."""
+
+    @property
+    @abstractmethod
+    def places(self) -> int:
+        """Number of individuals that a search certainly takes from the seeds and the encoding's first population."""
 
     @abstractmethod
     def check(self, objectives: Sequence[Objective]) -> None:
@@ -55,14 +62,40 @@ class Algorithm(Settings, ABC):
     def _restore(self, state: dict[str, Any]) -> None:
         """Set what `_save` returned."""
 
-    def start(self, space: GenomeSpace, objectives: Sequence[Objective], seed: int) -> None:
-        """Begin a new search in `space`, with all randomness from `seed`."""
+    def start(
+        self, space: GenomeSpace, objectives: Sequence[Objective], seed: int, seeds: Sequence[Individual] = ()
+    ) -> None:
+        """Begin a new search.
+
+        Args:
+            space: the genomes to search.
+            objectives: of the fitness.
+            seed: of all randomness.
+            seeds: individuals that the search begins with; what else the first population takes, the encoding draws.
+
+        Raises:
+            SettingsError: the objectives are not for this algorithm, or there are more seeds than `places`.
+        """
         self.check(objectives)
+        if len(seeds) > self.places:
+            raise SettingsError(
+                f"seeds: got {len(seeds)} structures, but {type(self).__name__} begins with {self.places}"
+            )
+        self._seeds = list(seeds)
         self._space = space
         self._rng = np.random.default_rng(seed)
         self._asked = None
         self._generation = 0
         self._reset()
+
+    def _first(self, count: int, operator: str = "initial") -> list[Individual]:
+        """Return individuals to begin with: the seeds, each once, then some of the encoding's first population."""
+        seeds, self._seeds = self._seeds[:count], self._seeds[count:]
+        drawn = self.space.initial(count - len(seeds), self._rng)
+        for individuals, name in ((seeds, "seed"), (drawn, operator)):
+            for individual in individuals:
+                individual.operator = name
+        return seeds + drawn
 
     @property
     def space(self) -> GenomeSpace:
@@ -122,11 +155,17 @@ class Algorithm(Settings, ABC):
         """Return everything needed to go on later, as plain values for JSON; only between tell and ask."""
         if self._asked is not None:
             raise RuntimeError(f"{type(self).__name__}: its state can only be saved after tell()")
-        return {"generation": self._generation, "rng": self._rng.bit_generator.state, **self._save()}
+        return {
+            "generation": self._generation,
+            "rng": self._rng.bit_generator.state,
+            "seeds": len(self._seeds),
+            **self._save(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; call `start` first."""
+        """Go on from what `state` returned; call `start` first, with the same seeds."""
         _ = self.space
+        self._seeds = self._seeds[len(self._seeds) - state["seeds"] :]
         self._rng.bit_generator.state = state["rng"]
         self._generation = state["generation"]
         self._asked = None

@@ -21,6 +21,11 @@ class RandomSearch(Algorithm):
         """Number of batches; the last may be smaller."""
         return -(-self.evaluations // self.batch)
 
+    @property
+    def places(self) -> int:
+        """All of them."""
+        return self.evaluations
+
     def check(self, objectives: Sequence[Objective]) -> None:
         """Accept every set of objectives."""
 
@@ -29,10 +34,7 @@ class RandomSearch(Algorithm):
 
     def _propose(self) -> list[Individual]:
         done = self._generation * self.batch
-        proposed = self.space.initial(min(self.batch, self.evaluations - done), self._rng)
-        for individual in proposed:
-            individual.operator = "random"
-        return proposed
+        return self._first(min(self.batch, self.evaluations - done), "random")
 
     def _learn(self, evaluated: list[Individual]) -> None:
         """Nothing to learn."""

@@ -64,16 +64,16 @@ class SteadyState(Algorithm):
         """Whether enough is known to descend from: half a population proposed first has come back."""
         return self._proposed >= self.population and 2 * self._told >= self.population
 
-    def _first(self, count: int) -> list[Individual]:
-        """Return individuals of the encoding's first population."""
-        drawn = self.space.initial(count, self._rng)
-        for individual in drawn:
-            individual.operator = "initial"
-        return drawn
+    @property
+    def places(self) -> int:
+        """The first population."""
+        return self.population
 
-    def start(self, space: GenomeSpace, objectives: Sequence[Objective], seed: int) -> None:
-        """Begin a new search in `space`, with all randomness from `seed`."""
-        super().start(space, objectives, seed)
+    def start(
+        self, space: GenomeSpace, objectives: Sequence[Objective], seed: int, seeds: Sequence[Individual] = ()
+    ) -> None:
+        """Begin a new search, see `Algorithm.start`."""
+        super().start(space, objectives, seed, seeds)
         self._proposed = self._told = 0
         self._outstanding = {}
 

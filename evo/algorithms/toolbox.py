@@ -35,7 +35,7 @@ class Toolbox(base.Toolbox):  # type: ignore[misc]
         fitness.check(task)
         self._objectives = fitness.objectives
         weights = tuple(objective.weight for objective in fitness.objectives)
-        self._space = bind_within(encoding, task.network, weights, budget)
+        self._space = bind_within(encoding, task, weights, budget)
         self._open: Callable[[], Session] = lambda: evaluator.open(
             Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
         )

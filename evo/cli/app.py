@@ -83,7 +83,7 @@ def search(
 
 @app.command()
 def compress(
-    method: Annotated[str, typer.Option(help="The system: ecs or fnp.")],
+    method: Annotated[str, typer.Option(help="The system: ecs, fnp, ocnna, adalayer or synaptic.")],
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -92,6 +92,13 @@ def compress(
     ] = None,
     gamma: Annotated[
         float | None, typer.Option(help="fnp: share of the weights that the importance matrix removes, encoding.gamma.")
+    ] = None,
+    k: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="ocnna: percentile of a layer's filters that go, in [0, 100]; default 40. Repeatable: the smallest network "
+            "that is nearly as accurate before fine-tuning is taken."
+        ),
     ] = None,
     override: Override = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run, in place of the key `out`.")] = None,
@@ -110,7 +117,7 @@ def compress(
     from evo.cli.search import make_task, network_kept
     from evo.export import check_files, write
 
-    chosen, config = read_method(method, file, override or (), gamma=gamma, out=out, address=address)
+    chosen, config = read_method(method, file, override or (), gamma=gamma, k=k or (), out=out, address=address)
     path = save or config.out / "small.evo"
     check_files(path, None, None)
     screen = console()
@@ -122,6 +129,9 @@ def compress(
     if len(made.tuned) > 1:
         print(f"fine-tuned: {', '.join(f'id {row} ({error:.2%})' for row, error in made.tuned['error'].items())}")
     print_exported(screen, shipped, made.id, tuned=True)
+    if "pruned" in made.tuned:
+        left = made.tuned.loc[made.id]
+        print(f"connections: {left['pruned']:.1%} removed, {left['dead_units']:.0f} dead units cut out")
     print(f"the run is in {made.run.folder}; next: evo front {shlex.quote(str(made.run.folder))}")
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,31 +14,19 @@ from evo.algorithms import ECS, FGA
 from evo.cli.config import Config, read_config, read_overrides
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
+from evo.encodings.layer_policy import LayerPolicy
 from evo.errors import SettingsError, unknown_name
 from evo.fitness import SubsetFineTune
+from evo.recipes.adalayer import adalayer
 from evo.recipes.compression import FINETUNING, Compression, check_tuning
 from evo.recipes.ecs import ecs
 from evo.recipes.fnp import fnp
+from evo.recipes.ocnna import ocnna
+from evo.recipes.synaptic import synaptic
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.search import Progress
 from evo.task import Task
 from evo.training import EpochReport
-
-
-@dataclass(frozen=True)
-class Method:
-    """A recipe, and what it is made of unless the file says otherwise.
-
-    Attributes:
-        recipe: takes a task and the parts.
-        names: of the parts in run.toml.
-        kinds: what each part has to be for the recipe; others may be anything.
-    """
-
-    recipe: Callable[..., Compression]
-    names: Mapping[str, str]
-    kinds: Mapping[str, type]
-
 
 PARTS = (
     "encoding",
@@ -53,7 +41,28 @@ PARTS = (
     "reuse",
     "source",
 )
-"""What every recipe takes from a run.toml, by its names in `Config`."""
+"""What a recipe that searches takes from a run.toml, by its names in `Config`."""
+
+WITHOUT_SEARCH = ("evaluator", "finetuning", "out", "seed", "reuse", "source")
+"""What one takes that does not."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe, and what it is made of unless the file says otherwise.
+
+    Attributes:
+        recipe: takes a task and the parts.
+        names: of the parts in run.toml.
+        kinds: what each part has to be for the recipe; others may be anything.
+        parts: what the recipe takes, by its names in `Config`; the rest of a run.toml is left alone.
+    """
+
+    recipe: Callable[..., Compression]
+    names: Mapping[str, str]
+    kinds: Mapping[str, type]
+    parts: tuple[str, ...] = PARTS
+
 
 METHODS = {
     "ecs": Method(
@@ -66,6 +75,23 @@ METHODS = {
         {"encoding": "channel_vector", "fitness": "score_of_frame", "algorithm": "fga"},
         {"encoding": ChannelVector, "algorithm": FGA},
     ),
+    "adalayer": Method(
+        adalayer,
+        {"encoding": "layer_policy", "fitness": "subset_finetune", "algorithm": "nsga2"},
+        {"encoding": LayerPolicy, "fitness": SubsetFineTune},
+    ),
+    "ocnna": Method(
+        ocnna,
+        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "random"},
+        {},
+        WITHOUT_SEARCH,
+    ),
+    "synaptic": Method(
+        synaptic,
+        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "random"},
+        {},
+        WITHOUT_SEARCH,
+    ),
 }
 
 
@@ -75,6 +101,7 @@ def read_method(
     overrides: Sequence[str],
     *,
     gamma: float | None = None,
+    k: Sequence[float] = (),
     out: Path | None = None,
     address: str | None = None,
 ) -> tuple[Method, Config]:
@@ -85,6 +112,7 @@ def read_method(
         file: a run.toml; without one, everything is in `overrides`.
         overrides: "key=value".
         gamma: of the importance matrix, in place of the key `encoding.gamma`.
+        k: percentiles of OCNNA; none for its own.
         out: folder of the run, in place of the key `out`.
         address: of a Ray cluster.
 
@@ -96,9 +124,13 @@ def read_method(
         raise SettingsError(f"--method: {unknown_name('method', name, METHODS)}")
     method = METHODS[name]
     if gamma is not None:
-        if method.kinds["encoding"] is not ChannelVector:
+        if method.kinds.get("encoding") is not ChannelVector:
             raise SettingsError(f"--gamma: {name} has no importance matrix; leave it out, or use --method fnp")
         overrides = [*overrides, f"encoding.gamma={gamma}"]
+    if k and method.recipe is not ocnna:
+        raise SettingsError(f"--k: {name} has no percentile; leave it out, or use --method ocnna")
+    if k:
+        method = replace(method, recipe=partial(ocnna, k=k))
     if file is None and "task" not in read_overrides(overrides):
         raise SettingsError(
             "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"
@@ -117,7 +149,7 @@ def read_method(
 
 def compress(method: Method, config: Config, task: Task, console: Console) -> Compression:
     """Run the recipe, and show on `console` how it goes."""
-    parts = {name: getattr(config, name) for name in PARTS}
+    parts = {name: getattr(config, name) for name in method.parts}
     with Stages(console) as stages:
         return method.recipe(task, **parts, progress=stages.search, on_epoch=stages.tuning)
 

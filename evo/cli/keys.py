@@ -107,10 +107,18 @@ def _about(kind: type) -> str:
     return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def _keys(kind: type[Settings]) -> tuple[Key, ...]:
-    return tuple(
-        Key(name, _kind(field), _default(field), field.description or "") for name, field in kind.model_fields.items()
-    )
+def _keys(kind: type[Settings], table: str = "") -> tuple[Key, ...]:
+    """Return the keys of some settings, and after each that is a table of settings those of it, as "name.key"."""
+    keys: list[Key] = []
+    for name, field in kind.model_fields.items():
+        keys.append(Key(table + name, _kind(field), _default(field), field.description or ""))
+        for inner in filter(_is_settings, (field.annotation, *get_args(field.annotation))):
+            keys += _keys(inner, f"{table}{name}.")
+    return tuple(keys)
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 def _kind(field: FieldInfo) -> str:
@@ -130,7 +138,7 @@ def _words(annotation: Any) -> str:
         return " or ".join(filter(None, map(_words, arguments)))
     if origin is Literal:
         return ", ".join(f'"{choice}"' for choice in arguments)
-    if origin is dict:
+    if origin is dict or _is_settings(annotation):
         return "table"
     if origin is tuple:
         return f"[{', '.join(_words(argument) for argument in arguments if argument is not Ellipsis)}]"
@@ -143,7 +151,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None or value == {} else _plain(value)
+    return "" if value is None or value == {} or isinstance(value, Settings) else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -25,8 +25,8 @@ def print_individual(console: Console, run: Run, row: int) -> None:
     _say(console, f"id {row}: generation {record['generation']}, {made}; {state}")
     if record["reason"]:
         _say(console, f"why: {record['reason']}")
-    counts = run.counts(row)
-    costs, original = run.costs.costs(counts), run.costs.costs(run.costs.sizes)
+    original = run.costs.costs(run.costs.sizes)
+    costs = {name: record[name] for name in original}
     objectives = [entry for entry in run.objectives if entry.name not in costs]
     if record["status"] == "ok":
         for entry in objectives:

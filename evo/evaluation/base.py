@@ -5,9 +5,9 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -31,6 +31,10 @@ Fault = Literal["", "error", "crash", "memory", "node"]
 `error`: the fitness raised; `crash`: its worker process died; `memory`: it ran out of memory; `node`: its machine was lost.
 Empty if another try would end like this one: a result, a timeout, or something that the fitness returned and is unusable.
 """
+
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 NODE_LOSSES = 20
 """Further tries after losing the machine, which is never the candidate's fault."""
@@ -62,6 +66,10 @@ class Job:
     threads: int
     timeout: float | None
     memory: float | None = None
+
+    def __call__(self, blueprint: Blueprint) -> "Outcome":
+        """Return the outcome of one try."""
+        return evaluate(self, blueprint)
 
 
 @dataclass(frozen=True)
@@ -320,4 +328,23 @@ class Evaluator(Settings, ABC):
 
         Raises:
             EvaluatorError: there are none to be had.
+        """
+
+    @abstractmethod
+    def map(self, function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], /) -> list[Result]:
+        """Return `function(shared, item)` of every item, in their order, by all workers.
+
+        A call runs on `threads` torch threads and depends on its arguments alone; then the results do not depend on the
+        evaluator, unless on `threads`. What dies with its worker is called again, up to `retries` times; what raises is
+        not. `timeout` and `memory` are for evaluations.
+
+        Args:
+            function: importable by the workers, or sent by value; does not write to `shared`, and returns what pickle can
+                carry.
+            shared: sent to every machine once.
+            items: likewise; at best several times as many as there are workers.
+
+        Raises:
+            EvoError: a call raised it.
+            EvaluatorError: a call raised something else, something cannot be sent, or there are no workers.
         """

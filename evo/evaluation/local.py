@@ -4,14 +4,16 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from evo.blueprint import Blueprint
-from evo.evaluation.base import Evaluator, Job, Outcome, Pace, Session, Tries, evaluate
+from evo.evaluation.base import Evaluator, Item, Job, Outcome, Pace, Result, Session, Shared, Tries, evaluate
+from evo.evaluation.calls import Calls
 from evo.evaluation.pool import ProcessSession
+from evo.evaluation.pool_map import map_by_processes
 
 BATCH_SECONDS = 0.05  # what takes less is handed out together: writing it down one by one would take longer than it did
 
@@ -29,8 +31,22 @@ class LocalEvaluator(Evaluator):
 
     def open(self, job: Job) -> Session:
         """Start worker processes, or none."""
-        workers = self.workers if self.workers is not None else len(os.sched_getaffinity(0))
-        return ProcessSession(job, workers, self.retries) if workers else InProcessSession(job, self.retries)
+        return (
+            ProcessSession(job, self._processes, self.retries)
+            if self._processes
+            else InProcessSession(job, self.retries)
+        )
+
+    def map(self, function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], /) -> list[Result]:
+        """Call the function by worker processes, or here if there are none."""
+        calls = Calls(function, shared, items, self.threads)
+        if self._processes and items:
+            return map_by_processes(calls, self._processes, self.retries)
+        return [calls(number).result() for number in range(len(items))]
+
+    @property
+    def _processes(self) -> int:
+        return self.workers if self.workers is not None else len(os.sched_getaffinity(0))
 
 
 class InProcessSession(Session):

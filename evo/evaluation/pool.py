@@ -1,11 +1,9 @@
 """A pool of worker processes on this machine."""
 
 import math
-import pickle
 import selectors
 import signal
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,10 +21,9 @@ from evo.evaluation.base import (
     Status,
     Tries,
     timeout_reason,
-    unsendable,
 )
 from evo.evaluation.memory import kernel_kills
-from evo.evaluation.shared import pack
+from evo.evaluation.shared import packed
 from evo.evaluation.worker import Worker, exit_reason
 
 LOOK = 0.5  # seconds between looks at workers that say nothing
@@ -49,14 +46,7 @@ class ProcessSession(Session):
         self._timeout = job.timeout
         self._threads = job.threads
         self._count = workers
-        try:
-            self._job, self._spans = pack(job)
-        except OSError as error:
-            raise EvaluatorError(
-                f"{tempfile.gettempdir()}: no room for what workers share ({error.strerror or error}); free some, or set TMPDIR"
-            ) from error
-        except (TypeError, AttributeError, pickle.PicklingError) as error:
-            raise unsendable(error) from error
+        self._job, self._spans = packed(job)
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._retries = retries

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
-from evo.blueprint import Blueprint
-from evo.evaluation.base import Job, evaluate
+from evo.evaluation.base import Job
+from evo.evaluation.calls import Calls
 from evo.evaluation.memory import be_killed_first, give_back
 from evo.evaluation.shared import unpack
 from evo.evaluation.worker import READY
@@ -35,7 +36,7 @@ def _die_with(parent: int) -> None:
 
 
 def serve(connection: Connection, file: int, words: int) -> None:
-    """Load the job, say so, then evaluate blueprints until the other end closes.
+    """Load the job, say so, then call it with items until the other end closes.
 
     Args:
         connection: to the search.
@@ -44,7 +45,7 @@ def serve(connection: Connection, file: int, words: int) -> None:
     """
     try:
         try:
-            job: Job = unpack(file, pickle.loads(connection.recv_bytes()))
+            job: Job | Calls = unpack(file, pickle.loads(connection.recv_bytes()))
         except (EOFError, OSError):
             raise
         except (Exception, SystemExit) as error:  # a module of the user's that is not there, most likely
@@ -52,12 +53,12 @@ def serve(connection: Connection, file: int, words: int) -> None:
             return
         _send(connection, READY)
         while True:
-            blueprints: list[Blueprint] = pickle.loads(connection.recv_bytes())
-            for blueprint in blueprints:
+            items: list[Any] = pickle.loads(connection.recv_bytes())
+            for item in items:
                 if os.fstat(words).st_size:
                     os.ftruncate(words, 0)
-                _send(connection, evaluate(job, blueprint))
-            if not blueprints:
+                _send(connection, job(item))
+            if not items:
                 give_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

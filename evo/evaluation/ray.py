@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 from urllib.parse import urlparse
@@ -14,7 +14,8 @@ from urllib.parse import urlparse
 from pydantic import Field, field_validator
 
 from evo.errors import EvaluatorError
-from evo.evaluation.base import GIB, Evaluator, Job, Session
+from evo.evaluation.base import GIB, Evaluator, Item, Job, Result, Session, Shared
+from evo.evaluation.calls import Calls
 
 PATIENCE = 5.0  # seconds that a cluster may take to answer at all
 
@@ -67,16 +68,36 @@ class RayEvaluator(Evaluator):
 
         from evo.evaluation.ray_session import RaySession
 
-        started = False
-        if not ray.is_initialized():
-            self._connect()
-            started = True
+        started = self._ready()
         try:
             return RaySession(job, self._request(), self.retries, shut_down=started)
         except BaseException:
             if started:
                 ray.shutdown()
             raise
+
+    def map(self, function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], /) -> list[Result]:
+        """Connect to the cluster, or start one for this, and call the function by its tasks."""
+        import ray
+
+        from evo.evaluation.ray_map import map_by_tasks
+
+        started = self._ready()
+        try:
+            return map_by_tasks(Calls(function, shared, items, self.threads), self._request(), self.retries)
+        finally:
+            if started and ray.is_initialized():
+                with own_signals():
+                    ray.shutdown()
+
+    def _ready(self) -> bool:
+        """See to it that this process has a Ray; return whether it is to be shut down afterwards."""
+        import ray
+
+        if ray.is_initialized():
+            return False
+        self._connect()
+        return True
 
     def _request(self) -> dict[str, float]:
         """Return what one evaluation takes of a node, by Ray's names."""
@@ -130,7 +151,10 @@ def _lean() -> Iterator[None]:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Keep this program's way to end on SIGTERM, in whose place Ray puts one of its own, and in the end the system's."""
+    """Keep this program's way to end on SIGTERM, in whose place Ray puts one of its own, and in the end the system's.
+
+    Meanwhile it is Ray's or the system's: a SIGTERM while Ray shuts down, as a second one may be, ends the program at once.
+    """
     own = signal.getsignal(signal.SIGTERM)
     try:
         yield

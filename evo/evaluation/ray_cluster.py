@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import ray
 
+from evo.errors import EvaluatorError
+
 REFRESH = 3.0  # seconds between looks; a node that died stays listed for up to 15
 
 
@@ -69,6 +71,14 @@ class Cluster:
             self._nodes = [node for node in found if node.slots]
             self._read = time.monotonic()
         return self._nodes
+
+    def check(self) -> None:
+        """Raise EvaluatorError if no node has a slot."""
+        if not self.slots():
+            raise EvaluatorError(
+                "RayEvaluator: no node of the cluster offers what one evaluation takes "
+                f"({', '.join(f'{amount:g} {name}' for name, amount in self._request.items())})"
+            )
 
     def look_again(self) -> None:
         """Forget what was seen: a node that was listed is gone."""

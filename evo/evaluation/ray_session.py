@@ -6,7 +6,6 @@ for ever.
 """
 
 import math
-import pickle
 import random
 import time
 from collections import deque
@@ -18,13 +17,12 @@ import ray
 from ray import exceptions
 
 from evo.blueprint import Blueprint
-from evo.errors import EvaluatorError
-from evo.evaluation.base import Job, Outcome, Pace, Session, Tries, timeout_reason, unsendable
+from evo.evaluation.base import Job, Outcome, Pace, Session, Tries, timeout_reason
 from evo.evaluation.log import LENGTH
 from evo.evaluation.ray import own_signals
 from evo.evaluation.ray_cluster import Cluster, Node
-from evo.evaluation.ray_tasks import Tasks, loss
-from evo.evaluation.ray_worker import GRACE, STARTED, framed
+from evo.evaluation.ray_tasks import Tasks, cannot_run, loss
+from evo.evaluation.ray_worker import GRACE, STARTED, stored
 
 CHUNK_SECONDS = 0.25  # evaluations shorter than this travel several to a task
 LOOK = 1.0  # seconds between looks at tasks that say nothing
@@ -93,15 +91,8 @@ class RaySession(Session):
         self._retries = retries
         self._shut_down = shut_down
         self._cluster = Cluster(request)
-        if not self._cluster.slots():
-            raise EvaluatorError(
-                "RayEvaluator: no node of the cluster offers what one evaluation takes "
-                f"({', '.join(f'{amount:g} {name}' for name, amount in request.items())})"
-            )
-        try:
-            self._reference: Any = ray.put(framed(job))
-        except (TypeError, AttributeError, pickle.PicklingError) as error:
-            raise unsendable(error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
+        self._cluster.check()
+        self._reference: Any = stored(job)
         self._tasks = Tasks(request, job.threads, announce=job.timeout is not None)
         self._flights: dict[Any, _Flight] = {}
         self._random = random.Random()
@@ -267,11 +258,7 @@ class RaySession(Session):
         if verdict is None and self._succeeded:
             verdict = "its node cannot run it", "node"  # others can: one bad node does not end a search
         if verdict is None:
-            cause = getattr(error, "cause", error)
-            raise EvaluatorError(
-                f"Ray workers cannot run evaluations ({type(cause).__name__}: {' '.join(str(cause).split())}); "
-                "the packages and modules of the search must be importable on every node"
-            ) from error
+            raise cannot_run(error) from error
         reason, fault = verdict
         if len(flight.blueprints) > 1 and fault != "node":
             # Nobody knows which of them it was: one by one it shows.

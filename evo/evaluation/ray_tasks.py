@@ -2,16 +2,17 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from evo.errors import EvaluatorError
 from evo.evaluation.base import DIED, OUT_OF_MEMORY, Fault
 from evo.evaluation.ray_cluster import Node
-from evo.evaluation.ray_worker import announce_chunk, evaluate_chunk
+from evo.evaluation.ray_worker import announce_chunk, call, evaluate_chunk
 from evo.importing import own_path
 
 NODE_ID = "ray.io/node-id"  # the label that Ray gives every node
@@ -38,12 +39,21 @@ class Tasks:
         self._environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}}
         self.anywhere = self._make(announce)
 
+    @property
+    def calling(self) -> Any:
+        """The remote function for a call of a map, on any node."""
+        return self._remote(call, num_returns=1)
+
     def _make(self, announce: bool, whole: Node | None = None, **options: Any) -> Any:
-        """Return a remote function; its tasks take all processors of `whole`, if given, and no shared GPU."""
+        """Return a remote function that evaluates; its tasks take all processors of `whole`, if given, and no shared GPU."""
+        if announce:
+            return self._remote(announce_chunk, whole, num_returns="streaming", **options)
+        return self._remote(evaluate_chunk, whole, num_returns=1, **options)
+
+    def _remote(self, function: Callable[..., Any], whole: Node | None = None, **options: Any) -> Any:
         custom = {name: amount for name, amount in self._request.items() if name not in ("CPU", "GPU", "memory")}
         gpus = self._request.get("GPU", 0.0)
-        return ray.remote(announce_chunk if announce else evaluate_chunk).options(
-            num_returns="streaming" if announce else 1,
+        return ray.remote(function).options(
             max_retries=0,
             num_cpus=self._request["CPU"] if whole is None else whole.resources["CPU"],
             num_gpus=gpus if whole is None else math.ceil(gpus),
@@ -77,3 +87,12 @@ def loss(error: Exception) -> tuple[str, Fault] | None:
     if isinstance(error, exceptions.WorkerCrashedError | exceptions.TaskCancelledError):
         return DIED, "crash"
     return None
+
+
+def cannot_run(error: Exception) -> EvaluatorError:
+    """Return what to tell a user whose tasks no worker can run."""
+    cause = getattr(error, "cause", error)
+    return EvaluatorError(
+        f"Ray workers cannot run evaluations ({type(cause).__name__}: {' '.join(str(cause).split())}); "
+        "the packages and modules of the search must be importable on every node"
+    )

@@ -3,6 +3,7 @@
 import ctypes
 import faulthandler
 import os
+import pickle
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 import ray
 
 from evo.blueprint import Blueprint
-from evo.evaluation.base import Job, Outcome, evaluate
+from evo.evaluation.base import Job, Outcome, evaluate, unsendable
+from evo.evaluation.calls import Answer, Calls
 
 GRACE = 2.0  # seconds between one layer of the timeout and the next
 STARTED = "started"  # what a task says that is about to evaluate
@@ -23,9 +25,18 @@ PROT_READ, PROT_WRITE = 1, 2
 Margin = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def framed(job: Job) -> tuple[Margin, Job, Margin]:
-    """Return what a worker can lock: the arrays of a job, between two that nobody needs, lie in one piece of memory."""
-    return np.zeros(PAGE, np.uint8), job, np.zeros(PAGE, np.uint8)
+def stored(job: Job | Calls) -> Any:
+    """Put what workers need into the object store, for them to lock; return the reference.
+
+    The arrays lie in one piece of memory, between two that nobody needs.
+
+    Raises:
+        EvaluatorError: it cannot be sent.
+    """
+    try:
+        return ray.put((np.zeros(PAGE, np.uint8), job, np.zeros(PAGE, np.uint8)))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise unsendable(error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
 
 
 class _Held:
@@ -35,7 +46,7 @@ class _Held:
     Here it ends its own process instead.
     """
 
-    def __init__(self, reference: "ray.ObjectRef[tuple[Margin, Job, Margin]]") -> None:
+    def __init__(self, reference: "ray.ObjectRef[tuple[Margin, Any, Margin]]") -> None:
         first, self.job, last = ray.get(reference)
         page = os.sysconf("SC_PAGESIZE")
         self._start = -(-first.ctypes.data // page) * page
@@ -58,7 +69,7 @@ class _Held:
 _held: dict[str, _Held] = {}  # the job that this process works for, by the hexadecimal name of its object
 
 
-def _job(reference: "ray.ObjectRef[tuple[Margin, Job, Margin]]") -> Job:
+def _job(reference: "ray.ObjectRef[tuple[Margin, Any, Margin]]") -> Any:
     """Return the job, built once and kept until there is another."""
     name = reference.hex()
     if name not in _held:
@@ -79,11 +90,11 @@ def evaluate_chunk(reference: Sequence[Any], blueprints: Sequence[Blueprint], pa
     """Return the outcomes of candidates, evaluated one after the other.
 
     Args:
-        reference: the framed job's reference alone in a list, so that Ray hands it over unresolved.
+        reference: the stored job's reference alone in a list, so that Ray hands it over unresolved.
         blueprints: the candidates; at least one.
         patience: seconds after which no other is begun: the outcomes are then those of the first few.
     """
-    job = _job(reference[0])
+    job: Job = _job(reference[0])
     outcomes: list[Outcome] = []
     end = time.monotonic() + patience
     while len(outcomes) < len(blueprints) and not (outcomes and time.monotonic() > end):
@@ -104,3 +115,9 @@ def announce_chunk(
     _job(reference[0])
     yield STARTED
     yield evaluate_chunk(reference, blueprints, patience)
+
+
+def call(reference: Sequence[Any], number: int) -> Answer:
+    """Return the answer for an item of a map; `reference` is that of the stored calls, as in `evaluate_chunk`."""
+    calls: Calls = _job(reference[0])
+    return calls(number)

@@ -8,7 +8,26 @@ from typing import IO, Any
 
 import cloudpickle
 
+from evo.errors import EvaluatorError
+from evo.evaluation.base import unsendable
+
 Span = tuple[int, int]
+
+
+def packed(content: Any) -> tuple[IO[bytes], list[Span]]:
+    """Return what `pack` does.
+
+    Raises:
+        EvaluatorError: the content cannot be sent, or there is no room for it.
+    """
+    try:
+        return pack(content)
+    except OSError as error:
+        raise EvaluatorError(
+            f"{tempfile.gettempdir()}: no room for what workers share ({error.strerror or error}); free some, or set TMPDIR"
+        ) from error
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise unsendable(error) from error
 
 
 def pack(content: Any) -> tuple[IO[bytes], list[Span]]:

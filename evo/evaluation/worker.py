@@ -14,18 +14,18 @@ from contextlib import suppress
 from multiprocessing.connection import Pipe
 from typing import IO, Any
 
-from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
-from evo.evaluation.base import Outcome
 from evo.evaluation.log import LENGTH, Log
 from evo.evaluation.shared import Span
 
 GRACE = 2.0  # seconds between a worker's own alarm and its being killed
-READY = "ready"  # what a worker says once it has the job; anything else it says is why it cannot have it
+READY = "ready"  # what a worker says once it has the job
 
 
 class Worker:
-    """One process of its own, connected by a pipe; evaluates what it is assigned, one blueprint after the other.
+    """One process of its own, connected by a pipe; calls the job with what it is assigned, one item after the other.
+
+    Items are a `Job`'s blueprints, or those of `Calls`.
 
     Attributes:
         process: it.
@@ -60,7 +60,7 @@ class Worker:
             },
         )
         theirs.close()
-        self.queue: deque[Blueprint] = deque()
+        self.queue: deque[Any] = deque()
         self.started = 0.0
         self.ready = False
         self._send(spans)
@@ -71,19 +71,19 @@ class Worker:
             self.connection.send_bytes(content)
         return len(content)
 
-    def assign(self, blueprints: Sequence[Blueprint]) -> int:
+    def assign(self, items: Sequence[Any]) -> int:
         """Append to its queue; return how many bytes that put into the pipe."""
         if not self.queue:
             self.started = time.monotonic()
-        self.queue.extend(blueprints)
-        return self._send(list(blueprints))
+        self.queue.extend(items)
+        return self._send(list(items))
 
     def trim(self) -> None:
         """Let it give memory back that it keeps for what comes next."""
         self._send([])
 
-    def listen(self) -> tuple[Blueprint, Outcome] | None:
-        """Wait for its next message; return the first of the queue and its outcome if that is what the message is.
+    def listen(self) -> tuple[Any, Any] | None:
+        """Wait for its next message; return the first of the queue and what it came to, or None if it says that it is ready.
 
         Raises:
             EOFError: the process is dead and has said everything.
@@ -97,7 +97,7 @@ class Worker:
             raise EOFError from None
         # Starting up (imports, loading the job) does not count against the evaluation's time.
         self.started = time.monotonic()
-        if isinstance(message, Outcome):
+        if self.ready:
             return self.queue.popleft(), message
         if message != READY:
             raise EvaluatorError(f"worker processes cannot load what they are to evaluate ({message})")

@@ -2,6 +2,16 @@
 
 from evo.importance.importance_matrix import ImportanceMatrix, importance_matrix
 from evo.importance.magnitude import magnitude
+from evo.importance.ocnna import ocnna, structures
 from evo.importance.selection import METHODS, FilterSelection, Scores
 
-__all__ = ["METHODS", "FilterSelection", "ImportanceMatrix", "Scores", "importance_matrix", "magnitude"]
+__all__ = [
+    "METHODS",
+    "FilterSelection",
+    "ImportanceMatrix",
+    "Scores",
+    "importance_matrix",
+    "magnitude",
+    "ocnna",
+    "structures",
+]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from evo.blueprint import BoolArray
 from evo.errors import SettingsError, unknown_name
 from evo.network import CouplingGroup, Network
-from evo.network.groups import layer_name
+from evo.network.groups import Cut, layer_name
 
 FloatArray = NDArray[np.float64]
 
@@ -28,12 +28,17 @@ class Filters:
     rows: NDArray[np.floating]
 
 
-def filters(network: Network, group: CouplingGroup) -> Iterator[Filters]:
-    """Yield the weights of every layer that produces the channels of `group`, in module order; biases are left out."""
+def producing_cuts(network: Network, group: CouplingGroup) -> Iterator[tuple[str, Cut]]:
+    """Yield every layer that produces the channels of `group`, in module order, and which of its weight are theirs."""
     for cut in group.cuts:
         layer = layer_name(cut.tensor)
-        if cut.reads or layer not in group.producers or not network.is_weight(cut.tensor):
-            continue
+        if not cut.reads and layer in group.producers and network.is_weight(cut.tensor):
+            yield layer, cut
+
+
+def filters(network: Network, group: CouplingGroup) -> Iterator[Filters]:
+    """Yield the weights of every layer that produces the channels of `group`, in module order; biases are left out."""
+    for layer, cut in producing_cuts(network, group):
         weight = np.moveaxis(network.tensor(cut.tensor), cut.dim, 0)
         own = np.flatnonzero(cut.channels >= 0)
         # A channel may have several entries, but all channels of a group have equally many in every tensor.

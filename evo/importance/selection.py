@@ -16,16 +16,40 @@ from evo.importance.filters import FloatArray, filter_vectors
 from evo.importance.magnitude import l1, l2
 from evo.importance.neighbours import reciprocal_order
 from evo.importance.norm_scale import bn_scale
+from evo.importance.ocnna import ocnna
 from evo.network import CouplingGroup, Network
+from evo.training.data import Samples
 
 Choice: TypeAlias = Callable[[int], NDArray[np.int64]]
 """Returns, for a number of filters to keep, which of one part of a group."""
 
-Method: TypeAlias = Callable[[Network, CouplingGroup, int], list[Choice]]
+Method: TypeAlias = Callable[["Material", CouplingGroup, int], list[Choice]]
 """Returns the choices of every part of a group; the number is a seed for this group alone."""
 
 Scores: TypeAlias = Callable[[Network], Mapping[str, ArrayLike]]
 """A user's own method: scores per channel, larger is kept, shape (channels,), by name of the group."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What methods choose by.
+
+    Attributes:
+        network: whose filters are chosen.
+        samples: training images, for methods that look at feature maps.
+        seed: of the choice of such images.
+    """
+
+    network: Network
+    samples: Samples | None
+    seed: int
+
+    @cached_property
+    def importance(self) -> dict[str, FloatArray]:
+        """OCNNA's importance of all channels, by name of the group; computed when it is first asked for."""
+        if self.samples is None:
+            raise SettingsError("select: 'ocnna' looks at feature maps; give FilterSelection training images (samples)")
+        return ocnna(self.network, self.samples, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -45,23 +69,27 @@ def _ranked(scores: FloatArray, group: CouplingGroup) -> list[Choice]:
 
 
 def _by(score: Callable[[Network, CouplingGroup], FloatArray]) -> Method:
-    return lambda network, group, seed: _ranked(score(network, group), group)
+    return lambda material, group, seed: _ranked(score(material.network, group), group)
 
 
-def _vectors(network: Network, group: CouplingGroup) -> Sequence[FloatArray]:
-    return np.split(filter_vectors(network, group), group.parts)
+def _vectors(material: Material, group: CouplingGroup) -> Sequence[FloatArray]:
+    return np.split(filter_vectors(material.network, group), group.parts)
 
 
-def _knn(network: Network, group: CouplingGroup, seed: int) -> list[Choice]:
-    return [Ranking(reciprocal_order(part)) for part in _vectors(network, group)]
+def _knn(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
+    return [Ranking(reciprocal_order(part)) for part in _vectors(material, group)]
 
 
-def _kmeans(network: Network, group: CouplingGroup, seed: int) -> list[Choice]:
-    return [Clusters.of(part, seed) for part in _vectors(network, group)]
+def _kmeans(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
+    return [Clusters.of(part, seed) for part in _vectors(material, group)]
 
 
-def _random(network: Network, group: CouplingGroup, seed: int) -> list[Choice]:
+def _random(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
     return _ranked(np.random.default_rng(seed).random(group.size), group)
+
+
+def _ocnna(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
+    return _ranked(material.importance[group.name], group)
 
 
 METHODS: dict[str, Method] = {
@@ -71,8 +99,9 @@ METHODS: dict[str, Method] = {
     "kmeans": _kmeans,
     "random": _random,
     "bn_scale": _by(bn_scale),
+    "ocnna": _ocnna,
 }
-"""L1 and L2 norm, k-reciprocal nearest neighbours (FNP), k-means, chance, and the scale of the batch normalisation."""
+"""L1 and L2 norm, k-reciprocal nearest neighbours (FNP), k-means, chance, the scale of the batch normalisation, and OCNNA."""
 
 
 class FilterSelection:
@@ -82,13 +111,16 @@ class FilterSelection:
     of a grouped convolution.
     """
 
-    def __init__(self, network: Network, method: str | Scores, seed: int = 0) -> None:
+    def __init__(
+        self, network: Network, method: str | Scores, seed: int = 0, *, samples: Samples | None = None
+    ) -> None:
         """Take a method.
 
         Args:
             network: whose filters are chosen.
             method: one of `METHODS`, or a function that scores all channels of a network, larger is kept.
-            seed: of "random" and "kmeans".
+            seed: of "random" and "kmeans", and of the images of "ocnna".
+            samples: training images for "ocnna", which runs the network on 5,000 of them when the first filters are chosen.
 
         Raises:
             SettingsError: there is no such method.
@@ -96,6 +128,7 @@ class FilterSelection:
         if isinstance(method, str) and method not in METHODS:
             raise SettingsError(f"select: {unknown_name('filter selection', method, METHODS)}")
         self._network = network
+        self._material = Material(network, samples, seed)
         self._method = method
         self._seed = seed
         self._choices: dict[str, list[Choice]] = {}
@@ -146,7 +179,7 @@ class FilterSelection:
         if isinstance(self._method, str):
             # A seed of its own for each group: whether others are cut, and in which order, makes no difference.
             digest = hashlib.sha256(f"{self._seed}\0{group.name}".encode()).digest()
-            return METHODS[self._method](self._network, group, int.from_bytes(digest[:4], "little"))
+            return METHODS[self._method](self._material, group, int.from_bytes(digest[:4], "little"))
         given = self._own_scores.get(group.name, ())
         try:
             scores = np.asarray(given, dtype=np.float64)

@@ -17,7 +17,7 @@ COSTS = {
     "params": "learnable parameters",
     "weights": "weights of convolutional and linear layers, biases and normalisation left out (M of ECS eq. 6)",
     "macs": "multiply-accumulate operations of convolutional and linear layers for one input",
-    "bytes": "bytes of all learnable parameters",
+    "bytes": "bytes of all learnable parameters; weights of few bits are packed, with a scale per filter",
     "feature_maps": "values in the outputs of all convolutional and linear layers for one input (ECS eq. 11)",
     "peak_memory": "bytes of activations alive at once, at most, in a forward pass of one input",
 }
@@ -104,7 +104,9 @@ class CostModel:
         self.others = tuple(others)
         self.activations = tuple(activations)
 
-    def costs(self, counts: ArrayLike, names: Iterable[str] | None = None) -> dict[str, IntArray]:
+    def costs(
+        self, counts: ArrayLike, names: Iterable[str] | None = None, bits: ArrayLike | None = None
+    ) -> dict[str, IntArray]:
         """Return costs, each of shape (…) for counts of shape (…, G).
 
         Arithmetic is in float64 as long as the results are below 2^53, hence exact, and in int64 beyond.
@@ -112,9 +114,10 @@ class CostModel:
         Args:
             counts: kept channels; any integer type. A population is fastest as one C- or Fortran-ordered array.
             names: those to return, in this order; default all of `COSTS`.
+            bits: of the layers' weights, as `bytes` takes them, which is all that they change; default none are quantised.
 
         Raises:
-            SettingsError: an unknown name, or counts of the wrong shape, type or range.
+            SettingsError: an unknown name, or counts or bits of the wrong shape, type or range.
             NetworkError: a cost does not fit into 64 bits.
         """
         wanted = tuple(COSTS) if names is None else tuple(names)
@@ -127,7 +130,8 @@ class CostModel:
         if found is None:
             found = self._exactly(population)
         values = dict(zip((*_SUMS, "peak_memory"), found, strict=True))
-        values["bytes"] = values["params"] * self.bytes_per_parameter
+        if "bytes" in wanted:
+            values["bytes"] = values["params"] * self.bytes_per_parameter if bits is None else self.bytes(kept, bits)
         return {name: values[name].reshape(kept.shape[:-1]) for name in wanted}
 
     def _exactly(self, counts: IntArray) -> IntArray:
@@ -147,8 +151,17 @@ class CostModel:
     def bytes(self, counts: ArrayLike, bits: ArrayLike) -> IntArray:
         """Return the bytes of candidates whose layers have weights of fewer bits: shape (…).
 
+        Those of `layer_bytes`, and `bytes_per_parameter` for each parameter that is not a layer's weight.
+        """
+        kept = self._kept(counts)
+        others = self._others(kept).sum(-1) * self.bytes_per_parameter
+        return np.asarray(self.layer_bytes(kept, bits).sum(-1) + others)
+
+    def layer_bytes(self, counts: ArrayLike, bits: ArrayLike) -> IntArray:
+        """Return the bytes of every layer's weights and their scales: shape (…, L).
+
         A layer of b < 32 bits takes ⌈weights · b / 8⌉ bytes and a scale of 4 bytes per output channel. One of 32 bits stays
-        as it is: it takes `bytes_per_parameter` for each weight, like all parameters that are not weights.
+        as it is: it takes `bytes_per_parameter` for each weight.
 
         Args:
             counts: shape (…, G).
@@ -170,8 +183,20 @@ class CostModel:
             raise SettingsError(f"bits: got {wrong[0]}, expected 1 to 32, where 32 leaves a layer as it is")
         weights, depth = self.weights(kept), depth.astype(np.int64)
         packed = -(-weights * depth // 8) + SCALE_BYTES * self._outputs(kept)
-        layers = np.where(depth < FULL_BITS, packed, weights * self.bytes_per_parameter)
-        return np.asarray(layers.sum(-1) + self._others(kept).sum(-1) * self.bytes_per_parameter)
+        return np.where(depth < FULL_BITS, packed, weights * self.bytes_per_parameter)
+
+    def bits_of(self, bits: Mapping[str, int]) -> IntArray:
+        """Return weight bits per layer, shape (L,), from those of the quantised layers by name, as `bytes` takes them.
+
+        Raises:
+            NetworkError: there is no layer of a name. Layers that share a weight are one layer here, named by the first.
+        """
+        found = np.full(len(self.layers), FULL_BITS, dtype=np.int64)
+        for name, count in bits.items():
+            if name not in self._index:
+                raise NetworkError(f"bits: {unknown_name('layer with a weight of its own', name, self._index)}")
+            found[self._index[name]] = count
+        return found
 
     @property
     def positions(self) -> IntArray:
@@ -221,12 +246,13 @@ class CostModel:
         logarithms = np.log(self._fan_in.real(kept) * self._outputs.real(kept) * self._kernels)
         return np.asarray((logarithms * relative_positions(self.positions) ** resolution).sum(-1))
 
-    def table(self, counts: ArrayLike) -> pd.DataFrame:
+    def table(self, counts: ArrayLike, bits: ArrayLike | None = None) -> pd.DataFrame:
         """Return ECS's report of one candidate (Tables 2 to 4): a row per layer, indexed by name, and "total".
 
-        Columns: `filters` and `weights` of the original and `kept_filters`, `kept_weights` of the candidate; compression
-        `r_c` (eq. 10, weights), speed-up `r_s` (eq. 9, multiplications), feature-map ratio `r_f` (eq. 11). With weights of
-        8 bits instead of 32, r_c is four times as large.
+        Columns: `filters` and `weights` of the original and `kept_filters`, `kept_weights` of the candidate; with `bits`,
+        shape (L,), also these (in total their mean over the kept weights) and `kept_bytes`, of the kept weights with their
+        scales; compression `r_c` (eq. 10, weights), speed-up `r_s` (eq. 9, multiplications), feature-map ratio `r_f`
+        (eq. 11). `r_c` counts weights, whatever their bits: with 8 instead of 32, ECS's is four times as large.
         """
         kept = self._kept(counts)
         frame = pd.DataFrame(
@@ -239,6 +265,10 @@ class CostModel:
             index=pd.Index([layer.name for layer in self.layers], name="layer"),
         )
         integers = list(frame.columns)
+        if bits is not None:
+            frame["bits"] = np.asarray(bits, dtype=np.float64)
+            frame["kept_bytes"] = self.layer_bytes(kept, bits)
+            integers.append("kept_bytes")
         before, after = self.costs(self.sizes), self.costs(kept)
         # Within a layer every weight multiplies equally often, whichever weights are left.
         frame["r_c"] = frame["r_s"] = frame["weights"] / frame["kept_weights"]
@@ -249,6 +279,8 @@ class CostModel:
             "r_s": before["macs"] / after["macs"],
             "r_f": before["feature_maps"] / after["feature_maps"],
         }
+        if bits is not None:
+            total["bits"] = (frame["bits"] * frame["kept_weights"]).sum() / frame["kept_weights"].sum()
         frame.loc["total"] = pd.Series(total)
         return frame.astype(dict.fromkeys(integers, "int64"))
 
@@ -275,6 +307,10 @@ class CostModel:
             for group, entries in width.groups:
                 row[group] += entries
         return Affine(numerators, np.array([width.divisor for width in widths], dtype=np.int64))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {layer.name: index for index, layer in enumerate(self.layers)}
 
     @cached_property
     def _inputs(self) -> Affine:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from evo.blueprint import FULL_BITS, Blueprint, BoolArray
+from evo.blueprint import Blueprint, BoolArray
 from evo.errors import NetworkError, SettingsError
 from evo.network import rules
 from evo.network.costs import CostModel
@@ -28,7 +28,8 @@ from evo.network.proof import proved_groups
 from evo.network.template import LAYERS, TRANSPOSED, Template, skeleton_of, tensors_of
 from evo.network.trace import trace
 from evo.network.untrained import Untrained
-from evo.quantization import quantize_
+from evo.quantization import QUANTISABLE
+from evo.quantization.latent import quantize_keeping
 
 Example = Tensor | Sequence[Tensor]
 """One batch of inputs: a tensor of shape (N, …), or a sequence of them for a network with several inputs."""
@@ -174,26 +175,49 @@ class Network:
             return np.array([blueprints.counts[group.name] for group in self.groups], dtype=np.int64)
         return np.array([self.counts(blueprint) for blueprint in blueprints], dtype=np.int64)
 
+    def bits(self, blueprints: Blueprint | Sequence[Blueprint]) -> NDArray[np.int64] | None:
+        """Return weight bits per layer of `costs.layers`, shape (L,) or (N, L); None if nothing is quantised.
+
+        Raises:
+            NetworkError: a blueprint has bits for something else.
+        """
+        if isinstance(blueprints, Blueprint):
+            return self.costs.bits_of(blueprints.bits) if blueprints.layer_bits else None
+        if not any(blueprint.layer_bits for blueprint in blueprints):
+            return None
+        return np.array([self.costs.bits_of(blueprint.bits) for blueprint in blueprints], dtype=np.int64)
+
+    @property
+    def quantisable(self) -> tuple[str, ...]:
+        """Layers whose weights can have bits, in the order of `costs.layers`; one of those that share a weight."""
+        weights = {
+            name
+            for name, module in self._skeleton.named_modules()
+            if isinstance(module, QUANTISABLE) and isinstance(module._parameters.get("weight"), nn.Parameter)
+        }
+        return tuple(layer.name for layer in self.costs.layers if layer.name in weights)
+
     def cost_of(self, blueprint: Blueprint) -> dict[str, int]:
-        """Return every cost of one candidate as plain integers, named as in `COSTS`; bytes by its bits."""
-        counts = self.counts(blueprint)
-        costs = {name: int(value) for name, value in self.costs.costs(counts).items()}
-        if blueprint.bits:
-            bits = [blueprint.bits.get(layer.name, FULL_BITS) for layer in self.costs.layers]
-            costs["bytes"] = int(self.costs.bytes(counts, bits))
-        return costs
+        """Return every cost of one candidate as plain integers, named as in `COSTS`; bytes by its bits.
+
+        Raises:
+            NetworkError: as `bits`.
+        """
+        costs = self.costs.costs(self.counts(blueprint), bits=self.bits(blueprint))
+        return {name: int(value) for name, value in costs.items()}
 
     def build(self, blueprint: Blueprint) -> nn.Module:
         """Return the candidate as a plain network of its own: sliced copies of the trained weights, in evaluation mode.
 
-        Weights of layers with bits are rounded to what these can express (`evo.quantization`).
+        Weights of layers with bits are rounded to what these can express (`evo.quantization`); training goes on from what they
+        were before, which is noted on the network.
 
         Raises:
             NetworkError: the blueprint is of another network, or keeps unequal parts of a grouped convolution.
         """
         model = self._template.make(*self._plan.apply(self._tensors, self._checked(blueprint)))
         if blueprint.bits:
-            quantize_(model, blueprint.bits)
+            quantize_keeping(model, blueprint.bits)
         return remember(model, dataclasses.replace(self._origin, blueprint=blueprint))
 
     def untrained(

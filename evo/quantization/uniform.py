@@ -62,7 +62,7 @@ def represent(weight: Tensor, bits: int, dim: int = 0) -> tuple[Tensor, Tensor] 
     if not weight.is_floating_point() or not torch.isfinite(weight).all():
         return None
     guess = (_rows(weight, dim).abs().amax(1) / _largest(bits)).to(_scale_type(weight))
-    scales, found = guess.clone(), torch.zeros(len(guess), dtype=torch.bool)
+    scales, found = guess.clone(), torch.zeros_like(guess, dtype=torch.bool)
     # Rounding the largest weight to its type may have moved it away from a multiple of the scale, but by too little to move
     # the scale that it gives further than to a neighbouring number.
     for candidate in (guess, *(torch.nextafter(guess, torch.full_like(guess, end)) for end in (0.0, torch.inf))):
@@ -84,23 +84,33 @@ def quantize_(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
         NetworkError: there is no such layer, it has no weight of its own that could be quantised, or two layers that share
             a weight want it differently.
     """
-    planned: dict[nn.Parameter, tuple[int, int, Tensor]] = {}
-    for name, count in bits.items():
-        weight, dim = weight_dim(model, name)
-        if weight in planned:
-            if planned[weight][:2] != (count, dim):
-                raise NetworkError(f"{name}: shares its weight with another layer, which is quantised differently")
-            continue
+    rounded: dict[nn.Parameter, Tensor] = {}
+    for weight, (name, count, dim) in quantized_weights(model, bits).items():
         try:
-            integers, scales = quantize(weight, count, dim)
+            rounded[weight] = dequantize(*quantize(weight, count, dim), weight.dtype, dim)
         except (NetworkError, SettingsError) as error:
             raise type(error)(f"{name}: {error}") from None
-        planned[weight] = (count, dim, dequantize(integers, scales, weight.dtype, dim))
     with torch.no_grad():
-        for weight, (count, _, quantised) in planned.items():
-            if count < FULL_BITS:
-                weight.copy_(quantised)
+        for weight, values in rounded.items():
+            weight.copy_(values)
     return model
+
+
+def quantized_weights(model: nn.Module, bits: Mapping[str, int]) -> dict[nn.Parameter, tuple[str, int, int]]:
+    """Return the weights that bits by dotted layer name quantise, each with layer, bits and dimension of its outputs.
+
+    Raises:
+        NetworkError: as `quantize_`.
+        SettingsError: bits are out of range.
+    """
+    found: dict[nn.Parameter, tuple[str, int, int]] = {}
+    for name, count in bits.items():
+        weight, dim = weight_dim(model, name)
+        if not 1 <= count <= FULL_BITS:
+            raise SettingsError(f"{name}: weight bits go from 1 to {FULL_BITS}, got {count}")
+        if found.setdefault(weight, (name, count, dim))[1:] != (count, dim):
+            raise NetworkError(f"{name}: shares its weight with another layer, which is quantised differently")
+    return {weight: entry for weight, entry in found.items() if entry[1] < FULL_BITS}
 
 
 def weight_dim(model: nn.Module, name: str) -> tuple[nn.Parameter, int]:

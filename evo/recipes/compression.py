@@ -15,7 +15,7 @@ from evo.network.checkpoint import load, save
 from evo.network.origin import origin_of
 from evo.run import Run
 from evo.task import Task
-from evo.training import EpochReport, Recipe, error_rate
+from evo.training import EpochReport, Hook, Recipe, error_rate
 
 FINETUNING = Recipe(epochs=10)
 """How recipes fine-tune unless told otherwise."""
@@ -66,6 +66,7 @@ def tune(
     recipe: Recipe,
     *,
     until_original: bool = False,
+    hooks: Callable[[nn.Module], Sequence[Hook]] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Compression:
     """Fine-tune individuals on all training images; the one with the lowest error on the validation images wins.
@@ -79,6 +80,7 @@ def tune(
         rows: their ids, at least one, in the order to try them; of equally good ones the first wins.
         recipe: how to fine-tune.
         until_original: stop at the first that is as accurate as the original network.
+        hooks: makes what takes part in the training of a network; the same whenever it is called for this run.
         on_epoch: see `evo.training.train`.
 
     Raises:
@@ -91,7 +93,7 @@ def tune(
     errors: dict[int, float] = {}
     with claimed(run.folder):
         for row in rows:
-            models[row] = _tuned(run, task, row, recipe, on_epoch)
+            models[row] = _tuned(run, task, row, recipe, hooks, on_epoch)
             errors[row] = error_rate(models[row], task.val, device=recipe.device)
             if until_original and errors[row] <= original_error:
                 break
@@ -100,7 +102,14 @@ def tune(
     return Compression(run, winner, models[winner], run.layers(winner), tuned, original_error)
 
 
-def _tuned(run: Run, task: Task, row: int, recipe: Recipe, on_epoch: Callable[[EpochReport], None] | None) -> nn.Module:
+def _tuned(
+    run: Run,
+    task: Task,
+    row: int,
+    recipe: Recipe,
+    hooks: Callable[[nn.Module], Sequence[Hook]] | None,
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> nn.Module:
     """Return the network of an individual, fine-tuned now or by an earlier process."""
     file = run.folder / f"tuned-{row}.evo"
     if file.exists():
@@ -109,7 +118,7 @@ def _tuned(run: Run, task: Task, row: int, recipe: Recipe, on_epoch: Callable[[E
         # The structure too: the file may be left of a search that was deleted, where the id was another individual's.
         if (origin.blueprint, origin.provenance.get("finetuning")) == (run.blueprint(row), recipe.to_dict()):
             return kept
-    model = finetuned(run, task, row, recipe, training_file(file), on_epoch)
+    model = finetuned(run, task, row, recipe, training_file(file), on_epoch, hooks)
     save(model, file)
     training_file(file).unlink(missing_ok=True)
     return model

@@ -71,7 +71,7 @@ def fnp(
     check_tuning(finetuning, tries)
     # Preprocess: V*, the channels that the importance matrix leaves (Algorithm 1).
     if budget is None:
-        space = encoding.model_copy(update={"initial": "importance_matrix"}).bind(task.network, (1.0,))
+        space = encoding.model_copy(update={"initial": "importance_matrix"}).bind(task, (1.0,))
         costs = task.network.costs.costs(space.counts(space.start), ["params"])
         budget = Budget(params=int(costs["params"]))
     # Search: mutations of V* and of the best (Algorithm 2), each within θ, by the score of the frame (eq. 8 to 11).

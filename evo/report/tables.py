@@ -9,7 +9,10 @@ from evo.run import Run
 
 
 def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, rows: int = 12) -> Table:
-    """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included."""
+    """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included.
+
+    Besides the objectives it has the costs that tell most, and the compression in bytes.
+    """
     front = run.pareto(list(objectives))
     listed = front
     if len(front) > rows:
@@ -17,11 +20,13 @@ def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, ro
     original = run.costs.costs(run.costs.sizes)
     count = f"{len(listed)} of {len(front)}" if len(listed) < len(front) else str(len(front))
     table = Table(title=f"Pareto front over {', '.join(objectives)} ({count} points)", title_justify="left")
-    shown = list(dict.fromkeys([*objectives, run.objectives[0].name, "params", "macs"]))
+    quantised = (front["bytes"] < run.costs.bytes_per_parameter * front["params"]).any()
+    costs = ["params", "macs", "bytes"] if quantised else ["params", "macs"]
+    shown = list(dict.fromkeys([*objectives, run.objectives[0].name, *costs]))
     for column in ("id", *shown, "compression"):
         table.add_column(column, justify="right")
     for number, row in listed.iterrows():
-        ratio = float(original["params"]) / float(row["params"])
+        ratio = float(original["bytes"]) / float(row["bytes"])
         table.add_row(str(number), *(_number(row[name]) for name in shown), f"{ratio:.1f}×")
     return table
 
@@ -37,9 +42,15 @@ def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
     for name, row in layers.iterrows():
         if name == "total":
             table.add_section()
-        ratios = (f"{row[column]:.2f}×" for column in ("r_c", "r_s", "r_f"))
-        table.add_row(str(name), *(f"{int(row[column]):,}" for column in layers.columns[:4]), *ratios)
+        table.add_row(str(name), *(_entry(column, row[column]) for column in layers.columns))
     return table
+
+
+def _entry(column: str, value: float) -> str:
+    """Return a value of `Run.layers` in words: a ratio, bits, or a whole number."""
+    if column.startswith("r_"):
+        return f"{value:.2f}×"
+    return f"{value:.3g}" if column == "bits" else f"{int(value):,}"
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,7 @@ from evo.algorithms.steady import SteadyState
 from evo.encodings.base import GenomeSpace
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.individual import Individual
+from evo.errors import SettingsError
 from evo.fitness.base import Objective
 from evo.testing.tasks import small_task
 
@@ -43,7 +44,7 @@ class AlgorithmContract:
     @pytest.fixture
     def space(self, objectives: tuple[Objective, ...]) -> GenomeSpace:
         """Return the genomes to search."""
-        return FilterBits().bind(small_task().network, tuple(objective.weight for objective in objectives))
+        return FilterBits().bind(small_task(), tuple(objective.weight for objective in objectives))
 
     def evaluate(self, asked: Sequence[Individual], first_row: int, every_nth_fails: int = 0) -> None:
         """Number the individuals from `first_row` and give them positive objectives that depend on the genome alone."""
@@ -165,6 +166,27 @@ class AlgorithmContract:
         assert json.dumps(twin.state()) == saved
         assert self.play(twin, rows, fails=fails) == self.play(algorithm, rows, fails=fails)
         assert twin.state() == algorithm.state()
+
+    def test_a_search_begins_with_its_seeds(
+        self, algorithm: Algorithm, space: GenomeSpace, objectives: tuple[Objective, ...]
+    ) -> None:
+        """Each is proposed once, before all that the encoding draws, and more than there is room for are refused."""
+        drawn = space.initial(50, np.random.default_rng(5))
+        different = {one.tobytes(): one for one in drawn}
+        seeds = list(different.values())[: min(3, algorithm.places)]
+        genomes = [one.tobytes() for one in seeds]
+        algorithm.start(space, objectives, 3, seeds)
+        asked = algorithm.ask()
+        assert asked is not None
+        assert [one.tobytes() for one in asked if one.operator == "seed"] == genomes
+        assert all(one.operator == "seed" for one in asked[: len(genomes)])
+        self.evaluate(asked, 0)
+        algorithm.tell(asked)
+        assert not any(
+            operator == "seed" for proposal in self.play(algorithm, len(asked)) for _, operator, _ in proposal
+        )
+        with pytest.raises(SettingsError, match=f"begins with {algorithm.places}"):
+            algorithm.start(space, objectives, 3, copy.deepcopy(seeds[:1]) * (algorithm.places + 1))
 
     @pytest.mark.parametrize("fails", [2, 3])
     def test_failed_individuals_are_tolerated(self, started: Algorithm, fails: int) -> None:

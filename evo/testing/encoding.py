@@ -6,11 +6,13 @@ import pickle
 import numpy as np
 import pytest
 
+from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import bind_within
 from evo.encodings.individual import Individual
 from evo.network import Network
+from evo.task import Task
 from evo.testing.tasks import small_task
 
 SEEDS = range(10)
@@ -19,7 +21,7 @@ SEEDS = range(10)
 class EncodingContract:
     """Conformance tests of an encoding and the space it binds.
 
-    A subclass provides the fixture `encoding`. It may also override `network`, by default that of `small_task`.
+    A subclass provides the fixture `encoding`. It may also override `task`, by default `small_task`.
     """
 
     @pytest.fixture
@@ -28,14 +30,19 @@ class EncodingContract:
         raise NotImplementedError("EncodingContract: override the fixture `encoding` with one that returns yours")
 
     @pytest.fixture
-    def network(self) -> Network:
-        """Return the network whose genomes are made."""
-        return small_task().network
+    def task(self) -> Task:
+        """Return the task whose network's genomes are made."""
+        return small_task()
 
     @pytest.fixture
-    def space(self, encoding: Encoding, network: Network) -> GenomeSpace:
+    def network(self, task: Task) -> Network:
+        """Return that network."""
+        return task.network
+
+    @pytest.fixture
+    def space(self, encoding: Encoding, task: Task) -> GenomeSpace:
         """Return the bound encoding, for one maximised and one minimised objective."""
-        return encoding.bind(network, (1.0, -1.0))
+        return encoding.bind(task, (1.0, -1.0))
 
     def assert_legal(self, space: GenomeSpace, network: Network, individual: Individual) -> None:
         """Check that a genome has the right size, needs no repair, and stands for a network that can be built."""
@@ -45,6 +52,18 @@ class EncodingContract:
         assert space.repair(individual) is individual, "repair works in place and returns its argument"
         assert list(individual) == genes, "repair changed a legal genome"
         network.build(space.decode(individual))
+
+    def whole(self, space: GenomeSpace, network: Network) -> Blueprint:
+        """Return the structure that keeps everything, in bits that the encoding can express."""
+        return network.full.with_bits(space.decode(space.initial(1, np.random.default_rng(0))[0]).bits)
+
+    def test_seeds_are_legal_and_new_every_time(self, space: GenomeSpace, network: Network) -> None:
+        """What a search begins with may be changed without any effect on another search."""
+        for individual, again in zip(space.seeds, space.seeds, strict=True):
+            self.assert_legal(space, network, individual)
+            assert not individual.fitness.valid
+            assert individual is not again
+            assert list(individual) == list(again)
 
     def test_initial_individuals_are_legal_and_unevaluated(self, space: GenomeSpace, network: Network) -> None:
         """`initial` returns as many as asked, each ready to be evaluated."""
@@ -60,7 +79,7 @@ class EncodingContract:
     def test_decode_inverts_encode(self, space: GenomeSpace, network: Network) -> None:
         """A structure survives the way through a genome."""
         structures = [space.decode(individual) for individual in space.initial(10, np.random.default_rng(0))]
-        for blueprint in [*structures, network.full]:
+        for blueprint in [*structures, self.whole(space, network)]:
             individual = space.encode(blueprint)
             self.assert_legal(space, network, individual)
             assert space.decode(individual) == blueprint
@@ -68,25 +87,38 @@ class EncodingContract:
     def test_counts_are_those_of_the_structure(self, space: GenomeSpace, network: Network) -> None:
         """`counts` agrees with `decode`, in the order of the network's groups."""
         population = space.initial(10, np.random.default_rng(0))
-        for individual in [*population, space.encode(network.full)]:
+        for individual in [*population, space.encode(self.whole(space, network))]:
             counts = space.counts(individual)
             assert counts.dtype == np.int64
             assert counts.tolist() == network.counts(space.decode(individual)).tolist()
 
-    def test_everything_drawn_obeys_a_budget(self, encoding: Encoding, space: GenomeSpace, network: Network) -> None:
+    def test_bits_are_those_of_the_structure(self, space: GenomeSpace, network: Network) -> None:
+        """`bits` agrees with `decode`, in the order of the layers that cost something; an encoding without any says None."""
+        for individual in [*space.initial(10, np.random.default_rng(0)), *space.seeds]:
+            bits, blueprint = space.bits(individual), space.decode(individual)
+            if bits is None:
+                assert not blueprint.bits
+            else:
+                assert bits.dtype == np.int64
+                assert bits.tolist() == network.costs.bits_of(blueprint.bits).tolist()
+
+    @pytest.mark.parametrize("cost", ["params", "bytes"])
+    def test_everything_drawn_obeys_a_budget(
+        self, encoding: Encoding, space: GenomeSpace, task: Task, network: Network, cost: str
+    ) -> None:
         """First genomes and children are within a budget that half of the usual first ones exceed."""
         usual = [space.decode(one) for one in space.initial(21, np.random.default_rng(0))]
-        costs = sorted(network.cost_of(blueprint)["params"] for blueprint in usual)
-        budget = Budget(params=costs[10])
-        within = bind_within(encoding, network, (1.0, -1.0), budget)
+        costs = sorted(network.cost_of(blueprint)[cost] for blueprint in usual)
+        budget = Budget(**{cost: costs[10]})
+        within = bind_within(encoding, task, (1.0, -1.0), budget)
         rng = np.random.default_rng(1)
         population = within.initial(10, rng)
         for first, second in zip(population[::2], population[1::2], strict=True):
             within.mate(first, second, rng)
             within.mutate(first, rng)
-        for individual in [*population, *within.initial(10, rng)]:
+        for individual in [*within.seeds, *population, *within.initial(10, rng)]:
             self.assert_legal(within, network, individual)
-            assert network.cost_of(within.decode(individual))["params"] <= costs[10]
+            assert network.cost_of(within.decode(individual))[cost] <= costs[10]
 
     @pytest.mark.parametrize("seed", SEEDS)
     def test_mate_works_in_place_and_stays_legal(self, space: GenomeSpace, network: Network, seed: int) -> None:

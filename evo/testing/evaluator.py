@@ -14,6 +14,7 @@ import torch
 
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
+from evo.errors import DataError, EvaluatorError
 from evo.evaluation import Evaluator, Job, Outcome, evaluate
 from evo.evaluation.base import DIED
 from evo.fitness.base import Fitness, Objective
@@ -82,6 +83,21 @@ class _Judge(Fitness):
 
     def check(self, task: Task) -> None:
         pass
+
+
+def _multiplied(shared: Mapping[str, Any], item: int) -> tuple[float, float, int]:
+    """Return a product, a random number, and the process that did it; some items are told beforehand to misbehave."""
+    match shared["behaviour"].get(item):
+        case "raises":
+            raise ArithmeticError("no such number\non two lines")
+        case "refuses":
+            raise DataError("what, where and what would be right")
+        case "dies once" if not (mark := shared["folder"] / "died").exists():
+            mark.touch()
+            os._exit(1)
+        case "dies":
+            os._exit(1)
+    return float(shared["weights"].sum()) * item, float(torch.rand(())), os.getpid()
 
 
 class EvaluatorContract:
@@ -241,3 +257,42 @@ class EvaluatorContract:
         assert next(outcomes).status == "ok"
         session.close()
         session.close()
+
+    def test_a_map_returns_what_one_process_would(self, evaluator: Evaluator, tmp_path: Path) -> None:
+        """Results are in the order of the items; random numbers do not depend on what was called before."""
+        shared = {"weights": torch.arange(1000.0), "behaviour": {}, "folder": tmp_path}
+        found = evaluator.map(_multiplied, shared, range(12))
+        assert [value for value, _, _ in found] == [499500.0 * item for item in range(12)]
+        assert len({drawn for _, drawn, _ in found}) == 1
+        assert all((process != os.getpid()) == self.apart for _, _, process in found)
+        assert evaluator.map(_multiplied, shared, []) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "error", "message"),
+        [
+            (
+                "raises",
+                EvaluatorError,
+                r"^_multiplied failed: ArithmeticError: no such number on two lines \(evaluator\.py:",
+            ),
+            ("refuses", DataError, "^what, where and what would be right$"),
+        ],
+    )
+    def test_what_a_call_of_a_map_raises_is_raised(
+        self, evaluator: Evaluator, tmp_path: Path, kind: str, error: type[Exception], message: str
+    ) -> None:
+        """An error that a user can read as it is, any other with its place."""
+        shared = {"weights": torch.ones(3), "behaviour": {5: kind}, "folder": tmp_path}
+        with pytest.raises(error, match=message):
+            evaluator.map(_multiplied, shared, range(12))
+
+    def test_a_call_of_a_map_that_loses_its_worker_is_repeated(self, evaluator: Evaluator, tmp_path: Path) -> None:
+        """And is given up when it has lost as many as an evaluation may."""
+        if not self.apart:
+            pytest.skip("in the caller's process nobody is left to repeat it")
+        shared = {"weights": torch.ones(3), "behaviour": {5: "dies once"}, "folder": tmp_path}
+        assert [value for value, _, _ in evaluator.map(_multiplied, shared, [5, 6])] == [15, 18]
+        shared = {"weights": torch.ones(3), "behaviour": {5: "dies"}, "folder": tmp_path}
+        once = evaluator.model_copy(update={"retries": 0})
+        with pytest.raises(EvaluatorError, match=r"^_multiplied: its worker process died \("):
+            once.map(_multiplied, shared, [5, 6])

@@ -18,9 +18,10 @@ from evo.errors import NetworkError
 from evo.network.checkpoint import replacing
 from evo.network.template import tensors_of
 from evo.training.data import Samples, digest_of
+from evo.training.hooks import Hooks
 from evo.training.recipe import Recipe
 
-FORMAT = "evo-training-1"
+FORMAT = "evo-training-2"
 
 Job = Mapping[str, Any]
 """What a training's result depends on: its recipe, and content hashes of everything else, by what they are of."""
@@ -53,6 +54,7 @@ class TrainingState:
     Attributes:
         model, optimizer: on the training's device.
         rng: of data order and augmentation.
+        hooks: begun.
         step: steps done.
         best: None if there are no validation images.
     """
@@ -60,6 +62,7 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     rng: np.random.Generator
+    hooks: Hooks
     step: int = 0
     best: Best | None = None
 
@@ -81,9 +84,11 @@ def describe_job(
     recipe: Recipe,
     rng: np.random.Generator,
     teacher: nn.Module | None,
+    hooks: Hooks,
 ) -> Job:
     """Return what tells one training from another, before it begins."""
     parts = {"training images": samples.digest, "initial weights": _digest(model), "random numbers": _hash(_state(rng))}
+    parts["hooks"] = _hash(hooks.describe())
     if recipe.patience and val is not None:
         parts["validation images"] = val.digest
     if recipe.distill and teacher is not None:
@@ -109,6 +114,7 @@ class Checkpoint:
         """
         tensors = {f"model.{name}": tensor for name, tensor in tensors_of(state.model).items()}
         tensors |= {name: tensor for name, _, tensor in _optimizer_tensors(state.optimizer)}
+        tensors |= {f"hooks.{name}": tensor for name, tensor in state.hooks.tensors().items()}
         tensors |= {f"random.{kind}": tensor for kind, tensor in _generators(state.device).items()}
         note: dict[str, Any] = {"format": FORMAT, "job": self.job, "step": state.step, "rng": _state(state.rng)}
         if state.best is not None:
@@ -158,7 +164,7 @@ class Checkpoint:
             )
 
     def _restore(self, state: TrainingState, note: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}, "best": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "hooks": {}, "random": {}, "best": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
@@ -170,6 +176,7 @@ class Checkpoint:
             # In the parameter's memory format, as the optimiser makes it: the arithmetic is then the same to the last bit.
             own = tensor if key == "step" else torch.empty_like(parameter).copy_(tensor)
             state.optimizer.state[parameter][key] = own
+        state.hooks.restore(parts["hooks"])
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"]["cuda"], state.device)

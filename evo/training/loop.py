@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from evo.errors import SettingsError
+from evo.training.appraisal import ConnectionAppraisal
 from evo.training.augment import augment, batches
 from evo.training.checkpoint import Best, Checkpoint, TrainingState, describe_job
 from evo.training.data import Samples
+from evo.training.hooks import Hook, Hooks
 from evo.training.inference import CPU, error_in_place, layout_of, place
+from evo.training.optimizer import optimizer_of
 from evo.training.recipe import Recipe
 from evo.training.schedule import learning_rate
+from evo.training.straight_through import with_straight_through
 
 if TYPE_CHECKING:
     from evo.task import Task
@@ -31,7 +36,7 @@ class EpochReport:
     Attributes:
         epoch: its number, from 1; the last one may be a fraction of an epoch.
         epochs: how many there will be, unless training stops early.
-        loss: mean loss on the training images.
+        loss: mean loss on the training images, penalties of hooks included.
         lr: learning rate of its last step.
         error: top-1 error on the validation images, in [0, 1]; None if there are none.
         best_epoch, best_error: those of the lowest error so far; None if there are no validation images.
@@ -62,6 +67,7 @@ def train(
     teacher: nn.Module | None = None,
     val: Samples | None = None,
     checkpoint: str | Path | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> nn.Module:
     """Train `model` in place on `samples` and return it in evaluation mode.
 
@@ -79,7 +85,9 @@ def train(
         val: images to measure the error on after every epoch, if `on_epoch` or `recipe.patience` asks for it; needed for
             the latter. Without patience they play no part in the result.
         checkpoint: file that the whole state is written to after every epoch: twice the network's size, three times with
-            Adam, and once more with patience; yours to delete, unless there is a FloatingPointError.
+            Adam, and once more with patience; yours to delete, unless there is a FloatingPointError. Hooks add their tensors.
+        hooks: what takes part in every step, see Hook; made for this training alone. A network whose blueprint has bits is
+            trained with a StraightThrough besides.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite, or the network's output on `val` did.
@@ -93,22 +101,31 @@ def train(
     if not (on_epoch or recipe.patience):
         val = None
     per_epoch = max(1, len(samples) // recipe.batch_size)
-    if round(recipe.epochs * per_epoch) == 0:
+    steps = round(recipe.epochs * per_epoch)
+    appraisal = None if recipe.appraisal is None else ConnectionAppraisal(recipe.appraisal, steps)
+    party = Hooks([*with_straight_through(model, hooks), *([] if appraisal is None else [appraisal])])
+    if steps == 0:
+        with closing(party):
+            party.begin(model)
+            party.end()
         return model.eval()
     file = None
     if checkpoint is not None:
-        file = Checkpoint(Path(checkpoint), describe_job(model, samples, val, recipe, rng, teacher))
+        file = Checkpoint(Path(checkpoint), describe_job(model, samples, val, recipe, rng, teacher, party))
     device = torch.device(recipe.device)
     # Layers that draw random numbers of their own (dropout) take them from torch's global generators.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+    own = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=own), torch.enable_grad(), closing(party):
         torch.manual_seed(int(rng.integers(2**63)))
-        training = _Training(model, samples, recipe, rng, per_epoch, teacher, val)
+        training = _Training(model, samples, recipe, rng, per_epoch, teacher, val, party)
         try:
             training.run(on_epoch, file)
         except FloatingPointError:
             if file is not None:
                 file.path.unlink(missing_ok=True)  # going on from there would end the same way
             raise
+    if appraisal is not None:
+        appraisal.note_on(model)
     return place(model, CPU, torch.contiguous_format).eval()
 
 
@@ -119,6 +136,7 @@ def finetune(
     seed: int = 0,
     on_epoch: Callable[[EpochReport], None] | None = None,
     checkpoint: str | Path | None = None,
+    hooks: Sequence[Hook] = (),
     **recipe: object,
 ) -> nn.Module:
     """Train `model` in place on the whole training set of `task` and return it.
@@ -127,14 +145,22 @@ def finetune(
         model: usually what `Run.build` returned.
         task: where the training images come from; its validation images say when to stop, with `patience`.
         seed: of data order and augmentation.
-        on_epoch, checkpoint: see `evo.training.train`.
+        on_epoch, checkpoint, hooks: see `evo.training.train`.
         recipe: any setting of Recipe, e.g. `epochs=10, lr=0.02, shift=2`; with `distill`, the task's original network teaches.
     """
     settings = Recipe(**recipe)
     teacher = task.network.build(task.network.full) if settings.distill else None
     rng = np.random.default_rng(seed)
     return train(
-        model, task.train, settings, rng, on_epoch=on_epoch, teacher=teacher, val=task.val, checkpoint=checkpoint
+        model,
+        task.train,
+        settings,
+        rng,
+        on_epoch=on_epoch,
+        teacher=teacher,
+        val=task.val,
+        checkpoint=checkpoint,
+        hooks=hooks,
     )
 
 
@@ -150,12 +176,14 @@ class _Training:
         per_epoch: int,
         teacher: nn.Module | None,
         val: Samples | None,
+        hooks: Hooks,
     ) -> None:
         self.samples, self.recipe, self.val, self.per_epoch = samples, recipe, val, per_epoch
         self.steps = round(recipe.epochs * per_epoch)
         self.device, self.layout = torch.device(recipe.device), layout_of(samples)
         place(model, self.device, self.layout).train()
-        self.state = TrainingState(model, _optimizer(model, recipe), rng)
+        hooks.begin(model)
+        self.state = TrainingState(model, optimizer_of(model, recipe), rng, hooks)
         self.teacher = None
         if recipe.distill and teacher is not None:
             self.teacher = place(copy.deepcopy(teacher), self.device, self.layout).eval()
@@ -173,6 +201,7 @@ class _Training:
                     f"the training loss became {loss} in epoch {self.epoch}; lower the learning rate"
                 )
             error = self._judge()
+            state.hooks.after_epoch(error)
             if file is not None:
                 file.write(state)
             if on_epoch:
@@ -181,6 +210,7 @@ class _Training:
                 on_epoch(self._report(loss, error, seconds, left))
         if self.recipe.patience and state.best is not None:
             state.use_best()
+        state.hooks.end()
 
     @property
     def epoch(self) -> int:
@@ -195,7 +225,7 @@ class _Training:
 
     def _epoch(self) -> float:
         """Train until the next epoch begins; return the mean loss."""
-        state, recipe, first = self.state, self.recipe, self.state.step
+        state, recipe, first, hooks = self.state, self.recipe, self.state.step, self.state.hooks
         stop = min(first + self.per_epoch, self.steps)
         loss_sum = torch.zeros((), device=self.device)
         for step, batch in zip(
@@ -208,12 +238,18 @@ class _Training:
             x = augment(self.samples.x.index_select(0, rows), recipe, state.rng)
             x = x.to(device=self.device, memory_format=self.layout)
             y = self.samples.y.index_select(0, rows).to(self.device)
+            hooks.before_forward()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
                 original = None if self.teacher is None else self.teacher(x.clone())
                 loss = _loss(state.model(x), y, original, recipe)
+            penalty = hooks.penalty()
+            if penalty is not None:
+                loss = loss + penalty
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            hooks.before_step()
             state.optimizer.step()
+            hooks.after_step()
             loss_sum += loss.detach()
         state.step = stop
         return float(loss_sum) / (stop - first)
@@ -223,9 +259,10 @@ class _Training:
         if self.val is None:
             return None
         state = self.state
-        error = error_in_place(state.model, self.val, 1000, self.device)
-        if state.best is None or error < state.best.error:
-            state.best = Best.of(state.model, self.epoch, error, keep=self.recipe.patience is not None)
+        with state.hooks.judging():
+            error = error_in_place(state.model, self.val, 1000, self.device)
+            if state.best is None or error < state.best.error:
+                state.best = Best.of(state.model, self.epoch, error, keep=self.recipe.patience is not None)
         return error
 
     def _report(self, loss: float, error: float | None, seconds: float, left: float) -> EpochReport:
@@ -255,16 +292,3 @@ def _loss(scores: Tensor, labels: Tensor, original: Tensor | None, recipe: Recip
     ours, theirs = (nn.functional.log_softmax(each / recipe.temperature, 1) for each in (scores, original.detach()))
     divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
     return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * divergence
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-    )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from evo.settings import Settings
+from evo.training.appraisal import Appraisal
 
 Dtype = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "step", "cosine", "onecycle"]
@@ -50,6 +51,12 @@ class Recipe(Settings):
             ge=1,
             description="stop after this many epochs without a lower validation error, and keep the weights of the best "
             "epoch; default never, keep the last",
+        ),
+    ] = None
+    appraisal: Annotated[
+        Appraisal | None,
+        Field(
+            description="a table: prune inefficient connections in training; one that is empty will do; default: none"
         ),
     ] = None
     device: Annotated[str, Field(description="torch device to train on, e.g. cpu or cuda")] = "cpu"

@@ -16,13 +16,14 @@ from evo.errors import SettingsError
 from evo.fitness import Objective
 from evo.testing import SteadyStateContract, small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 SCORE = (Objective("score", True),)
 
 
 @pytest.fixture(scope="module")
 def space() -> FilterBitsSpace:
-    return FilterBits().bind(NETWORK, (1.0,))
+    return FilterBits().bind(TASK, (1.0,))
 
 
 class TestECS(SteadyStateContract):

@@ -18,7 +18,8 @@ from evo.errors import SettingsError
 from evo.fitness import Objective
 from evo.testing import SteadyStateContract, small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 SCORE = (Objective("score", True),)
 
 
@@ -36,12 +37,12 @@ class TestFGAWithinABudget(SteadyStateContract):
     @pytest.fixture
     def space(self, objectives: tuple[Objective, ...]) -> GenomeSpace:
         weights = tuple(objective.weight for objective in objectives)
-        return bind_within(FilterBits(), NETWORK, weights, Budget(params=0.3))
+        return bind_within(FilterBits(), TASK, weights, Budget(params=0.3))
 
 
 @pytest.fixture(scope="module")
 def space() -> FilterBitsSpace:
-    return FilterBits().bind(NETWORK, (1.0,))
+    return FilterBits().bind(TASK, (1.0,))
 
 
 def score(genes: "Individual | tuple[int, ...]") -> float:
@@ -146,7 +147,7 @@ def test_parents_are_the_best_so_far_drawn_alike(space: FilterBitsSpace) -> None
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("maximize", [True, False])
 def test_the_best_is_never_lost_whatever_its_direction(maximize: bool, seed: int) -> None:
-    space = FilterBits().bind(NETWORK, (1.0 if maximize else -1.0,))
+    space = FilterBits().bind(TASK, (1.0 if maximize else -1.0,))
     algorithm = evo.FGA(generations=8, population=10, parents=2)
     algorithm.start(space, (Objective("score", maximize),), seed)
     values: list[float] = []
@@ -180,7 +181,7 @@ def test_a_space_without_anything_new_repeats_itself_instead_of_searching_for_ev
     task = small_task()
     model = task.network.build(task.network.full)
     tiny = evo.Network.analyse(model, task.train.x[:2], protect=["4", "9"])
-    space = FilterBits().bind(tiny, (1.0,))
+    space = FilterBits().bind(evo.Task(tiny, task.train, task.val), (1.0,))
     assert space.size == 6
     algorithm = evo.FGA(generations=3, population=40, parents=3)
     algorithm.start(space, SCORE, 0)

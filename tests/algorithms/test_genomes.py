@@ -10,12 +10,13 @@ from evo.encodings.base import GenomeSpace
 from evo.encodings.individual import Individual
 from evo.testing import small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 
 
 @pytest.mark.parametrize("encoding", [evo.FilterBits(), evo.ChannelVector()])
 def test_individuals_come_back_from_json_as_they_were(encoding: evo.FilterBits | evo.ChannelVector) -> None:
-    space: GenomeSpace = encoding.bind(NETWORK, (1.0, -1.0))
+    space: GenomeSpace = encoding.bind(TASK, (1.0, -1.0))
     before = space.initial(5, np.random.default_rng(0))
     for row, one in enumerate(before):
         one.row, one.operator, one.parents = row, "crossover", (row + 7, 2)
@@ -31,7 +32,7 @@ def test_individuals_come_back_from_json_as_they_were(encoding: evo.FilterBits |
 
 
 def test_a_child_is_an_unevaluated_copy_of_its_first_parent() -> None:
-    space = evo.FilterBits().bind(NETWORK, (1.0,))
+    space = evo.FilterBits().bind(TASK, (1.0,))
     first, second = space.initial(2, np.random.default_rng(0))
     first.row, second.row, first.fitness.values = 4, 9, (0.5,)
     made = genomes.child("crossover", first, second)
@@ -47,7 +48,7 @@ def drawn(space: GenomeSpace, *numbers: int) -> list[Individual]:
 
 
 def test_what_repeats_is_drawn_again_and_counted() -> None:
-    space = evo.FilterBits().bind(NETWORK, (1.0,))
+    space = evo.FilterBits().bind(TASK, (1.0,))
     novelty = Novelty()
     stream = iter(drawn(space, 1, 2, 1, 3, 3, 2, 4, 5))
     fresh = novelty.draw(space, 4, lambda missing: [next(stream)])
@@ -64,7 +65,7 @@ def test_what_repeats_is_drawn_again_and_counted() -> None:
 
 
 def test_where_there_is_nothing_new_it_is_repeated_or_left_out() -> None:
-    space = evo.FilterBits().bind(NETWORK, (1.0,))
+    space = evo.FilterBits().bind(TASK, (1.0,))
     novelty = Novelty()
     calls: list[int] = []
 

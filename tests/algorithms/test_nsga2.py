@@ -16,7 +16,8 @@ from evo.errors import SettingsError
 from evo.fitness import Objective
 from evo.testing import SteadyStateContract, small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 BOTH = (Objective("width", False), Objective("loss", False))
 FIRST = 6  # genes of the first group
 
@@ -38,7 +39,7 @@ class TestNSGA2WithOneObjective(SteadyStateContract):
 
 
 def space_of(*weights: float) -> FilterBitsSpace:
-    return FilterBits().bind(NETWORK, weights)
+    return FilterBits().bind(TASK, weights)
 
 
 def scattered(count: int, weights: Sequence[float], seed: int, levels: int = 0) -> list[Individual]:
@@ -105,7 +106,7 @@ def test_parents_win_binary_tournaments() -> None:
 def test_children_are_crossed_and_mutated_by_chance() -> None:
     algorithm = evo.NSGA2(generations=2, population=2000, crossover=0.7, mutation=0.4)
     # Crossing two of a few parents makes many repeats, which are drawn again: many parents.
-    algorithm.start(evo.FilterBits().bind(NETWORK, (1.0, -1.0)), BOTH, 0)
+    algorithm.start(evo.FilterBits().bind(TASK, (1.0, -1.0)), BOTH, 0)
     first = algorithm.ask()
     assert first is not None
     for row, one in enumerate(first):
@@ -201,7 +202,7 @@ def test_where_all_genomes_are_known_repeats_are_proposed_and_survive_once() -> 
     task = small_task()
     tiny = evo.Network.analyse(task.network.build(task.network.full), task.train.x[:2], protect=["4", "9"])
     algorithm = evo.NSGA2(generations=4, population=40)
-    algorithm.start(FilterBits().bind(tiny, (1.0,)), (Objective("score", True),), 0)
+    algorithm.start(FilterBits().bind(evo.Task(tiny, task.train, task.val), (1.0,)), (Objective("score", True),), 0)
     asked: list[Individual] | None
     while (asked := algorithm.ask()) is not None:
         assert len(asked) == 40

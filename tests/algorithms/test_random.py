@@ -14,7 +14,7 @@ class TestRandomSearch(AlgorithmContract):
 
 
 def test_draws_as_many_as_it_should_from_the_initial_distribution() -> None:
-    space = evo.FilterBits().bind(small_task().network, (1.0,))
+    space = evo.FilterBits().bind(small_task(), (1.0,))
     algorithm = evo.RandomSearch(evaluations=7, batch=3)
     algorithm.start(space, (Objective("score", True),), 4)
     proposed = []

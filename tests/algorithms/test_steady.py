@@ -18,13 +18,14 @@ from evo.errors import SettingsError
 from evo.fitness import Objective
 from evo.testing import SteadyStateContract, small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 SCORE = (Objective("score", True),)
 
 
 @pytest.fixture(scope="module")
 def space() -> FilterBitsSpace:
-    return FilterBits().bind(NETWORK, (1.0,))
+    return FilterBits().bind(TASK, (1.0,))
 
 
 def score(individual: Individual) -> float:
@@ -131,7 +132,7 @@ def test_ecs_never_loses_the_best_and_its_queue_is_as_long_as_the_population(
         rows.add(one.row)
     assert len(algorithm._population) == 6
     assert max(map(score, algorithm._population)) > score(
-        FilterBits().bind(NETWORK, (1.0,)).initial(1, np.random.default_rng(0))[0]
+        FilterBits().bind(TASK, (1.0,)).initial(1, np.random.default_rng(0))[0]
     )
 
 
@@ -260,7 +261,7 @@ def test_fga_descends_from_the_best_told_so_far(space: FilterBitsSpace, slots: i
 
 
 def test_fga_has_its_share_of_mutations_and_counts_repeats() -> None:
-    space = FilterBits().bind(NETWORK, (1.0,))
+    space = FilterBits().bind(TASK, (1.0,))
     for share in (0.0, 0.3, 1.0):
         # Few parents soon have no new children to cross.
         algorithm = evo.FGA(generations=1, population=400, parents=300, mutation_share=share, asynchronous=True)

@@ -51,7 +51,7 @@ def test_ea_simple_runs_unchanged(box: Toolbox, task: evo.Task, calls: list[str]
     assert len(last) == 12
     assert max(log.select("max")) == hall[0].fitness.values[0] > log.select("max")[0]
     assert len(calls) == len(set(calls)) < sum(log.select("nevals")), "equal structures are measured once"
-    blueprint = evo.FilterBits().bind(task.network, (1.0, -1.0)).decode(hall[0])
+    blueprint = evo.FilterBits().bind(task, (1.0, -1.0)).decode(hall[0])
     assert hall[0].fitness.values[1] == task.network.cost_of(blueprint)["params"]
 
 
@@ -117,13 +117,13 @@ def test_objectives_come_in_the_fitnesss_order(box: Toolbox, task: evo.Task) -> 
     while sum(individual) > 22:
         individual = box.individual()
     score, params = box.evaluate(individual)
-    blueprint = evo.FilterBits().bind(task.network, (1.0, -1.0)).decode(individual)
+    blueprint = evo.FilterBits().bind(task, (1.0, -1.0)).decode(individual)
     expected = counting([])(Candidate(task, blueprint, 0))["score"]
     assert (score, params) == (expected, task.network.cost_of(blueprint)["params"])
 
 
 def test_a_failed_evaluation_is_infinitely_bad(box: Toolbox, task: evo.Task) -> None:
-    whole = evo.FilterBits().bind(task.network, (1.0, -1.0)).encode(task.network.full)
+    whole = evo.FilterBits().bind(task, (1.0, -1.0)).encode(task.network.full)
     good = box.individual()
     while sum(good) > 22:
         good = box.individual()

@@ -8,11 +8,14 @@ import pytest
 from rich.console import Console
 
 from evo.algorithms import ECS, FGA
-from evo.cli.compress import METHODS, Stages, read_method
+from evo.cli.compress import METHODS, Stages, compress, read_method
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import EvoError
 from evo.fitness import FITNESSES, ScoreOfFrame, SubsetFineTune
+from evo.recipes.ocnna import OcnnaCompression
+from evo.recipes.synaptic import SynapticCompression
+from evo.run import read_settings
 from evo.search import Progress
 from evo.training import EpochReport
 
@@ -58,6 +61,29 @@ def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path
         assert read_method(name, None, TASK)[0] is method
 
 
+def test_synaptic_pruning_trains_by_the_appraisal_that_the_file_says(place: Path) -> None:
+    settings = ["finetuning.batch_size=2", "finetuning.epochs=6", "evaluator.workers=0", "fitness.epochs=0"]
+    settings += ["finetuning.appraisal.threshold=0.8", "finetuning.appraisal.every=1"]
+    method, config = read_method("synaptic", None, [*TASK, *settings], out=Path("run"))
+    screen = io.StringIO()
+    made = compress(method, config, config.make_task(), Console(file=screen, width=200))
+    assert isinstance(made, SynapticCompression)
+    assert 0 < made.tuned["pruned"].iloc[0] < 1
+    assert list(made.history["step"].unique()) == list(range(7, 37)), "of 60 steps, from 10 to 60 %"
+    assert "fine-tuning: epoch 6 of 6" in screen.getvalue()
+    assert read_settings(Path("run"))["source"]["finetuning"]["appraisal"]["threshold"] == 0.8
+
+
+def test_the_percentiles_of_ocnna_are_an_option(place: Path) -> None:
+    settings = ["finetuning.batch_size=2", "finetuning.epochs=1", "evaluator.workers=0", "fitness.epochs=0"]
+    method, config = read_method("ocnna", None, [*TASK, *settings], k=(20, 60), out=Path("run"))
+    made = compress(method, config, config.make_task(), Console(file=io.StringIO()))
+    assert isinstance(made, OcnnaCompression)
+    assert made.sensitivity["k"].tolist() == [20, 60]
+    with pytest.raises(EvoError, match="--k: fnp has no percentile; leave it out, or use --method ocnna"):
+        read_method("fnp", None, TASK, k=(20,))
+
+
 @pytest.mark.parametrize(
     ("method", "overrides", "gamma", "sentence"),
     [
@@ -65,6 +91,7 @@ def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path
         ("fnp", [], None, "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"),
         ("fnp", TASK[:1], None, "--set: task.data is missing; it has no default"),
         ("fnp", TASK, 1.5, "--set: encoding.gamma: got 1.5; input should be less than 1"),
+        ("synaptic", TASK, 0.5, "--gamma: synaptic has no importance matrix; leave it out, or use --method fnp"),
         ("ecs", TASK, 0.5, "--gamma: ecs has no importance matrix; leave it out, or use --method fnp"),
         (
             "fnp",

@@ -35,6 +35,8 @@ def test_types_and_defaults_are_said_in_words() -> None:
     assert said("[task]: model") == ("text", "required")
     assert said("[task]: weights") == ("text", "")
     assert said(": resources") == ("table", "")
+    assert said(": closed_form") == ("table", "")
+    assert said(": closed_form.alpha") == ("number ≥ 0, ≤ 1", "0.8")
     assert said("[budget]: params") == ("whole number or number", "")
 
 

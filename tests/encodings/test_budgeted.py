@@ -12,10 +12,10 @@ from evo.encodings.budgeted import TRIES, Budgeted, bind_within
 from evo.encodings.filter_bits import FilterBits, FilterBitsSpace
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
-from evo.network import Network
 from evo.testing import EncodingContract, small_task
 
-NETWORK = small_task().network
+TASK = small_task()
+NETWORK = TASK.network
 BUDGET = evo.Budget(params=0.4, macs=0.5)
 LIMITS = BUDGET.bind(NETWORK.costs, NETWORK.fewest)
 
@@ -26,12 +26,12 @@ class TestBudgetedFilterBits(EncodingContract):
         return FilterBits()
 
     @pytest.fixture
-    def space(self, encoding: Encoding, network: Network) -> GenomeSpace:
-        return bind_within(encoding, network, (1.0, -1.0), BUDGET)
+    def space(self, encoding: Encoding, task: evo.Task) -> GenomeSpace:
+        return bind_within(encoding, task, (1.0, -1.0), BUDGET)
 
 
 def plain() -> FilterBitsSpace:
-    return FilterBits().bind(NETWORK, (1.0,))
+    return FilterBits().bind(TASK, (1.0,))
 
 
 def within(individuals: Sequence[Individual]) -> bool:
@@ -42,7 +42,7 @@ def within(individuals: Sequence[Individual]) -> bool:
 
 
 def test_without_a_budget_there_is_no_wrapper() -> None:
-    assert isinstance(bind_within(FilterBits(), NETWORK, (1.0,), None), FilterBitsSpace)
+    assert isinstance(bind_within(FilterBits(), TASK, (1.0,), None), FilterBitsSpace)
 
 
 def test_first_genomes_are_those_of_the_encoding_that_fit_in_their_order() -> None:

@@ -20,10 +20,11 @@ from evo.importance import FilterSelection, importance_matrix
 from evo.importance.filters import free_groups
 from evo.network import Network
 from evo.testing import EncodingContract, small_task
-from tests.importance.zoo import network_of
+from tests.importance.zoo import network_of, task_around, task_of
 
-NETWORK = small_task().network
-SPACE = ChannelVector().bind(NETWORK, (1.0,))
+TASK = small_task()
+NETWORK = TASK.network
+SPACE = ChannelVector().bind(TASK, (1.0,))
 
 
 class TestImportanceMatrix(EncodingContract):
@@ -44,8 +45,8 @@ class TestFreeGroups(EncodingContract):
         return ChannelVector(free=("layer*.conv1",), min_channels=2, lam=10, gamma=0.4)
 
     @pytest.fixture
-    def network(self) -> Network:
-        return network_of("resnet20")
+    def task(self) -> evo.Task:
+        return task_of("resnet20")
 
 
 class TestParts(EncodingContract):
@@ -56,8 +57,8 @@ class TestParts(EncodingContract):
         return ChannelVector(select="random")
 
     @pytest.fixture
-    def network(self) -> Network:
-        return network_of("alexnet", 5)
+    def task(self) -> evo.Task:
+        return task_of("alexnet", 5)
 
 
 class TestDepthwise(EncodingContract):
@@ -66,16 +67,16 @@ class TestDepthwise(EncodingContract):
         return ChannelVector(select="bn_scale", lam=0, gamma=0.7)
 
     @pytest.fixture
-    def network(self) -> Network:
-        return network_of("mobilenet_v2")
+    def task(self) -> evo.Task:
+        return task_of("mobilenet_v2")
 
 
 @cache
 def spaces() -> list[ChannelVectorSpace]:
     return [
         SPACE,
-        ChannelVector(free=("layer*.conv1",), perturb=2, mutation=0.5).bind(network_of("resnet20"), (1.0,)),
-        ChannelVector(min_channels=3).bind(network_of("alexnet", 5), (1.0,)),
+        ChannelVector(free=("layer*.conv1",), perturb=2, mutation=0.5).bind(task_of("resnet20"), (1.0,)),
+        ChannelVector(min_channels=3).bind(task_of("alexnet", 5), (1.0,)),
     ]
 
 
@@ -94,8 +95,9 @@ def levels_of(space: ChannelVectorSpace, network: Network, least: int) -> list[l
 
 
 def test_a_gene_per_free_group_in_module_order() -> None:
-    network = network_of("resnet20")
-    space = ChannelVector(free=("layer3.*", "layer1.?.conv1")).bind(network, (1.0,))
+    task = task_of("resnet20")
+    network = task.network
+    space = ChannelVector(free=("layer3.*", "layer1.?.conv1")).bind(task, (1.0,))
     assert space.size == 3 + 4
     genes = np.arange(1, 8)
     counts = space.decode(space.individual(genes)).counts
@@ -108,17 +110,19 @@ def test_a_gene_per_free_group_in_module_order() -> None:
 
 
 def test_the_selection_decides_which_filters_stay() -> None:
-    network = network_of("resnet20")
+    task = task_of("resnet20")
+    network = task.network
     for select in ("knn", "l1", "bn_scale"):
-        space = ChannelVector(select=select).bind(network, (1.0,))
+        space = ChannelVector(select=select).bind(task, (1.0,))
         genome = space.initial(1, np.random.default_rng(0))[0]
         masks = FilterSelection(network, select).masks(space.counts(genome))
         assert space.decode(genome) == evo.Blueprint.from_masks(masks)
 
 
 def test_the_first_population_is_mutations_of_v_star() -> None:
-    network = network_of("vgg16_cifar")
-    space = ChannelVector(gamma=0.6, lam=0.3).bind(network, (1.0,))
+    task = task_of("vgg16_cifar")
+    network = task.network
+    space = ChannelVector(gamma=0.6, lam=0.3).bind(task, (1.0,))
     assert list(space.start) == importance_matrix(network, 0.6, 0.3).tolist()
     assert space.gamma == 0.6
     population = space.initial(200, np.random.default_rng(0))
@@ -129,44 +133,47 @@ def test_the_first_population_is_mutations_of_v_star() -> None:
 
 
 def test_v_star_is_a_new_individual_every_time() -> None:
-    space = ChannelVector().bind(NETWORK, (1.0,))
+    space = ChannelVector().bind(TASK, (1.0,))
     space.mutate(space.start, np.random.default_rng(0))
     assert space.decode(space.start) == SPACE.decode(SPACE.start)
 
 
 def test_gamma_is_the_smallest_within_the_budget_or_a_half() -> None:
-    network = network_of("resnet20")
-    assert ChannelVector().bind(network, (1.0,)).gamma == 0.5
+    task = task_of("resnet20")
+    network = task.network
+    assert ChannelVector().bind(task, (1.0,)).gamma == 0.5
     limits = evo.Budget(params=0.4).bind(network.costs)
-    space = ChannelVector(lam=5.0).bind(network, (1.0,), limits)
+    space = ChannelVector(lam=5.0).bind(task, (1.0,), limits)
     params = int(network.costs.costs(space.counts(space.start), ["params"])["params"])
     assert 0.38 < params / int(network.costs.costs(network.costs.sizes, ["params"])["params"]) <= 0.4
     assert list(space.start) == importance_matrix(network, space.gamma, 5.0).tolist()
-    assert ChannelVector(gamma=0.1).bind(network, (1.0,), limits).gamma == 0.1
+    assert ChannelVector(gamma=0.1).bind(task, (1.0,), limits).gamma == 0.1
 
 
 def test_a_budget_that_no_candidate_can_meet_is_refused() -> None:
-    network = network_of("resnet20")
+    task = task_of("resnet20")
+    network = task.network
     limits = evo.Budget(macs=0.3).bind(network.costs)
     for initial in ("importance_matrix", "random"):
         with pytest.raises(SettingsError, match=r"budget: macs ≤ .* cannot be met; with fewest channels .* macs \d"):
-            ChannelVector(free=("layer1.0.conv1",), initial=initial).bind(network, (1.0,), limits)
+            ChannelVector(free=("layer1.0.conv1",), initial=initial).bind(task, (1.0,), limits)
 
 
 def test_a_budget_that_no_gamma_meets_is_refused() -> None:
     """Where all weights are equal none falls."""
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1), nn.Flatten())
     nn.init.ones_(model.get_parameter("0.weight"))
-    network = Network.analyse(model, torch.randn(1, 1, 5, 5))
+    network = Network.analyse(model, torch.randn(1, 1, 3, 3))
+    task = task_around(network, 1, 3, 3)
     limits = evo.Budget(params=0.5).bind(network.costs)
     with pytest.raises(SettingsError, match=r"params ≤ 49 .* is not met by V\* at any gamma; set gamma, or initial"):
-        ChannelVector().bind(network, (1.0,), limits)
-    assert len(ChannelVector(initial="random").bind(network, (1.0,), limits).initial(3, np.random.default_rng(0))) == 3
+        ChannelVector().bind(task, (1.0,), limits)
+    assert len(ChannelVector(initial="random").bind(task, (1.0,), limits).initial(3, np.random.default_rng(0))) == 3
 
 
 def test_random_widths_are_uniform_in_their_logarithm() -> None:
-    network = network_of("lenet")
-    space = ChannelVector(initial="random", free=("fc1", "conv1"), min_channels=4).bind(network, (1.0,))
+    task = task_of("lenet")
+    space = ChannelVector(initial="random", free=("fc1", "conv1"), min_channels=4).bind(task, (1.0,))
     widths = np.array([list(one) for one in space.initial(4000, np.random.default_rng(0))])
     assert widths.min(0).tolist() == [4, 4]
     assert widths[:, 0].max() == 20
@@ -197,8 +204,8 @@ def test_mutation_moves_genes_by_steps_within_their_range(which: int, seed: int,
 
 
 def test_mutation_is_as_likely_and_as_far_as_the_settings_say() -> None:
-    network = network_of("vgg16_cifar")
-    space = ChannelVector(perturb=3, mutation=0.3, gamma=0.4, lam=0).bind(network, (1.0,))
+    task = task_of("vgg16_cifar")
+    space = ChannelVector(perturb=3, mutation=0.3, gamma=0.4, lam=0).bind(task, (1.0,))
     middle = space.individual(np.full(space.size, 8))
     moves = np.array(
         [list(space.mutate(copy.deepcopy(middle), np.random.default_rng(seed))[0]) for seed in range(3000)]
@@ -211,11 +218,11 @@ def test_mutation_is_as_likely_and_as_far_as_the_settings_say() -> None:
 
 
 def test_at_least_one_gene_changes_and_if_none_can_none_does() -> None:
-    space = ChannelVector(mutation=1e-9).bind(NETWORK, (1.0,))
+    space = ChannelVector(mutation=1e-9).bind(TASK, (1.0,))
     for seed in range(50):
         child = space.mutate(space.start, np.random.default_rng(seed))[0]
         assert sum(a != b for a, b in zip(child, space.start, strict=True)) == 1
-    whole = ChannelVector(min_channels=1000).bind(NETWORK, (1.0,))
+    whole = ChannelVector(min_channels=1000).bind(TASK, (1.0,))
     assert list(whole.mutate(whole.start, np.random.default_rng(0))[0]) == [6, 8, 12]
 
 
@@ -236,8 +243,8 @@ def test_crossover_swaps_genes_one_by_one(seed: int) -> None:
 
 
 def test_crossover_swaps_half_of_the_genes_each_as_often() -> None:
-    network = network_of("vgg16_cifar")
-    space = ChannelVector().bind(network, (1.0,))
+    task = task_of("vgg16_cifar")
+    space = ChannelVector().bind(task, (1.0,))
     rng = np.random.default_rng(0)
     swapped = np.zeros(space.size)
     for _ in range(2000):
@@ -257,8 +264,9 @@ def test_repair_takes_the_next_legal_number(genes: list[int]) -> None:
 
 
 def test_structures_it_cannot_express_are_refused() -> None:
-    network = network_of("resnet20")
-    space = ChannelVector(free=("layer*.conv1",), min_channels=2).bind(network, (1.0,))
+    task = task_of("resnet20")
+    network = task.network
+    space = ChannelVector(free=("layer*.conv1",), min_channels=2).bind(task, (1.0,))
     masks = dict(network.full.masks)
     masks["conv1"] = np.arange(8) < 5
     with pytest.raises(SettingsError, match=r"conv1: the structure keeps 5 of 8 channels, which this encoding cannot"):
@@ -282,7 +290,7 @@ def test_packing_takes_two_bytes_per_gene() -> None:
 
 def test_packing_takes_four_bytes_for_very_wide_layers() -> None:
     model = nn.Sequential(nn.Linear(1, 70_000), nn.Linear(70_000, 1))
-    space = ChannelVector(initial="random").bind(Network.analyse(model, torch.randn(1, 1)), (1.0,))
+    space = ChannelVector(initial="random").bind(task_around(Network.analyse(model, torch.randn(1, 1)), 1), (1.0,))
     packed = space.pack(space.individual(np.array([69_999])))
     assert packed == (69_999).to_bytes(4, "little")
     assert list(space.unpack(packed)) == [69_999]
@@ -301,7 +309,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 def test_a_selection_of_ones_own_is_named_by_module_and_attribute(own_module: str) -> None:
     encoding = ChannelVector(select=f"{own_module}:by_index")
     assert ChannelVector(**encoding.to_dict()) == encoding
-    space = encoding.bind(NETWORK, (1.0,))
+    space = encoding.bind(TASK, (1.0,))
     genome = space.individual(np.array([2, 3, 4]))
     kept: Mapping[str, np.ndarray[tuple[int], np.dtype[np.bool_]]] = space.decode(genome).masks
     assert {name: np.flatnonzero(mask).tolist() for name, mask in kept.items()} == {
@@ -337,4 +345,4 @@ def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -
 
 def test_free_groups_that_do_not_exist_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"free: unknown coupling group 'layer\*\.conv1'"):
-        ChannelVector(free=("layer*.conv1",)).bind(NETWORK, (1.0,))
+        ChannelVector(free=("layer*.conv1",)).bind(TASK, (1.0,))

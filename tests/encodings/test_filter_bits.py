@@ -12,8 +12,9 @@ from evo.encodings.individual import Individual
 from evo.importance import magnitude
 from evo.testing import EncodingContract, small_task
 
-NETWORK = small_task().network
-SPACE = FilterBits().bind(NETWORK, (1.0,))
+TASK = small_task()
+NETWORK = TASK.network
+SPACE = FilterBits().bind(TASK, (1.0,))
 
 
 class TestSparse(EncodingContract):
@@ -102,7 +103,7 @@ def test_mutation_inverts_one_fragment(bits: list[int], seed: int) -> None:
 
 
 def test_fragments_are_as_long_as_the_settings_allow() -> None:
-    space = FilterBits(max_fragment=0.2).bind(NETWORK, (1.0,))
+    space = FilterBits(max_fragment=0.2).bind(TASK, (1.0,))
     rng = np.random.default_rng(0)
     lengths, ends = set(), set()
     for _ in range(500):
@@ -126,7 +127,7 @@ def test_paper_fragments_reach_from_end_to_end() -> None:
 
 @given(genomes)
 def test_repair_restores_the_most_important_filters_and_nothing_else(bits: list[int]) -> None:
-    space = FilterBits(min_filters=3).bind(NETWORK, (1.0,))
+    space = FilterBits(min_filters=3).bind(TASK, (1.0,))
     importance = magnitude(NETWORK)
     repaired = bits_of(space.repair(individual(space, bits)))
     sizes = [group.size for group in NETWORK.groups]
@@ -141,19 +142,19 @@ def test_repair_restores_the_most_important_filters_and_nothing_else(bits: list[
 
 
 def test_min_filters_larger_than_a_layer_keeps_the_layer() -> None:
-    space = FilterBits(min_filters=7).bind(NETWORK, (1.0,))
+    space = FilterBits(min_filters=7).bind(TASK, (1.0,))
     assert space.decode(space.repair(individual(space, [0] * space.size))).counts == {"0": 6, "4": 7, "9": 7}
 
 
 def test_random_bits_are_fair() -> None:
-    space = FilterBits(initial="random").bind(NETWORK, (1.0,))
+    space = FilterBits(initial="random").bind(TASK, (1.0,))
     population = space.initial(2000, np.random.default_rng(0))
     mean = np.array([bits_of(one) for one in population]).mean(0)
     assert np.abs(mean - 0.5).max() < 4.5 * 0.5 / 2000**0.5
 
 
 def test_sparse_spans_its_keep_ratios_and_prefers_important_filters() -> None:
-    space = FilterBits(keep=(0.2, 0.8)).bind(NETWORK, (1.0,))
+    space = FilterBits(keep=(0.2, 0.8)).bind(TASK, (1.0,))
     population = space.initial(2000, np.random.default_rng(0))
     counts = np.array([list(space.decode(one).counts.values()) for one in population])
     sizes = np.array([group.size for group in NETWORK.groups])

@@ -21,7 +21,7 @@ from evo.importance.filters import filter_vectors
 from evo.importance.magnitude import l1
 from evo.importance.neighbours import reciprocal_order
 from evo.importance.norm_scale import bn_scale
-from tests.importance.zoo import MAKE, network_of
+from tests.importance.zoo import MAKE, network_of, task_of
 from tests.network.random_networks import networks
 
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -41,7 +41,7 @@ def drawn_counts(network: evo.Network, seed: int) -> Counts:
 )
 def test_choices_are_legal_and_build(name: str, method: str) -> None:
     network = network_of(name)
-    selection = FilterSelection(network, method)
+    selection = FilterSelection(network, method, samples=task_of(name).train)
     for seed in range(2):
         counts = drawn_counts(network, seed)
         masks = selection.masks(counts)

@@ -9,6 +9,7 @@ import evo
 from evo.importance.widest import widest
 from evo.network import Network
 from evo.network.zoo import lenet
+from tests.importance.zoo import task_around
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +45,15 @@ def test_finds_what_trying_everything_finds(network: Network, cost: str, share: 
 
 
 def test_with_everything_allowed_nothing_is_removed(network: Network) -> None:
-    space = evo.ChannelVector(initial="capacity").bind(network, (1.0,), evo.Budget(params=1.0).bind(network.costs))
+    everything = evo.Budget(params=1.0).bind(network.costs)
+    space = evo.ChannelVector(initial="capacity").bind(task_around(network, 1, 28, 28), (1.0,), everything)
     assert list(space.start) == [6, 8, 12]
 
 
 def test_a_vector_starts_from_the_largest_capacity_within_the_budget(network: Network) -> None:
     limits = evo.Budget(params=0.3, macs=0.4).bind(network.costs)
     encoding = evo.ChannelVector(initial="capacity", free=("conv*",))
-    space, again = (encoding.bind(network, (1.0,), limits) for _ in range(2))
+    space, again = (encoding.bind(task_around(network, 1, 28, 28), (1.0,), limits) for _ in range(2))
     counts = space.counts(space.start)
     assert counts[2] == 12
     assert limits.fits(counts)
@@ -65,9 +67,13 @@ def test_a_vector_starts_from_the_largest_capacity_within_the_budget(network: Ne
 
 def test_a_budget_that_only_the_smallest_meets(network: Network) -> None:
     limits = evo.Budget(params=int(network.costs.costs(network.fewest, ["params"])["params"])).bind(network.costs)
-    assert list(evo.ChannelVector(initial="capacity").bind(network, (1.0,), limits).start) == [1, 1, 1]
+    assert list(evo.ChannelVector(initial="capacity").bind(task_around(network, 1, 28, 28), (1.0,), limits).start) == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_without_a_budget_there_is_no_largest(network: Network) -> None:
     with pytest.raises(evo.EvoError, match="'capacity' looks for the best within a budget, but there is none"):
-        evo.ChannelVector(initial="capacity").bind(network, (1.0,))
+        evo.ChannelVector(initial="capacity").bind(task_around(network, 1, 28, 28), (1.0,))

@@ -1,5 +1,6 @@
 """Networks of the zoo, small and untrained but for random scales of their batch normalisation, analysed once."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -8,6 +9,7 @@ from torch import nn
 
 import evo
 from evo.network.zoo import alexnet, lenet, mobilenet_v2, resnet20, vgg16_cifar
+from evo.training import Samples
 
 MAKE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lenet, (1, 28, 28)),
@@ -29,3 +31,15 @@ def network_of(name: str, multiple: int = 1) -> evo.Network:
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight)
         return evo.Network.analyse(model, torch.randn(1, *shape), multiple=multiple)
+
+
+@cache
+def task_of(name: str, multiple: int = 1) -> evo.Task:
+    """Return a task of one of them."""
+    return task_around(network_of(name, multiple), *MAKE[name][1])
+
+
+def task_around(network: evo.Network, *shape: int) -> evo.Task:
+    """Return a task of `network` and two images of this shape."""
+    images = Samples(torch.linspace(0, 1, 2 * math.prod(shape)).reshape(2, *shape), torch.tensor([0, 0]))
+    return evo.Task(network, images, images)

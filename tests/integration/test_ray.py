@@ -39,7 +39,7 @@ Rows = Callable[[Path], list[dict[str, Any]]]
 
 def blueprints(task: evo.Task, count: int) -> list[Blueprint]:
     """Return as many different structures."""
-    space = evo.FilterBits().bind(task.network, (1.0,))
+    space = evo.FilterBits().bind(task, (1.0,))
     drawn = [space.decode(individual) for individual in space.initial(2 * count, np.random.default_rng(0))]
     return list({blueprint.key: blueprint for blueprint in drawn}.values())[:count]
 

@@ -241,6 +241,32 @@ def test_bits_of_lenet(lenet_network: evo.Network) -> None:
     ]
 
 
+def test_bits_change_bytes_alone(lenet_network: evo.Network) -> None:
+    costs, counts = lenet_network.costs, np.array([LENET, LENET_SMALL])
+    bits = costs.bits_of({"conv2": 4, "fc1": 3})
+    assert bits.tolist() == [32, 4, 3, 32]
+    for depth in (bits, np.stack([bits, bits])):
+        plain, low = costs.costs(counts), costs.costs(counts, bits=depth)
+        assert low.pop("bytes").tolist() == costs.bytes(counts, bits).tolist()
+        assert all(np.array_equal(low[name], plain[name]) for name in low)
+    assert costs.costs(LENET, ["bytes"], bits)["bytes"] == costs.bytes(LENET, bits)
+    with pytest.raises(NetworkError, match="bits: unknown layer with a weight of its own 'conv3'; did you mean 'conv"):
+        costs.bits_of({"conv3": 4})
+
+
+def test_a_table_with_bits_says_what_they_save(lenet_network: evo.Network) -> None:
+    costs, bits = lenet_network.costs, [8, 4, 3, 32]
+    plain, table = costs.table(LENET_SMALL), costs.table(LENET_SMALL, bits)
+    assert table.drop(columns=["bits", "kept_bytes"]).equals(plain)
+    assert list(table.columns)[4:6] == ["bits", "kept_bytes"]
+    assert table["bits"].tolist()[:4] == bits
+    assert table["kept_bytes"].tolist()[:4] == costs.layer_bytes(LENET_SMALL, bits).tolist()
+    others = 4 * (int(costs.costs(LENET_SMALL)["params"]) - int(costs.costs(LENET_SMALL)["weights"]))
+    assert table["kept_bytes"].tolist()[-1] + others == costs.bytes(LENET_SMALL, bits)
+    kept = plain["kept_weights"][:4]
+    assert table.loc["total", "bits"] == pytest.approx((kept * bits).sum() / kept.sum())
+
+
 @pytest.mark.parametrize(
     ("bits", "message"),
     [

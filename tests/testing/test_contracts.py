@@ -1,6 +1,6 @@
 """The contracts have to notice parts that break them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def sets_threads(_: Candidate) -> float:
 def test_a_fitness_that_is_impure_is_noticed(body: Callable[[Candidate], float], test: Any) -> None:
     contract, task, threads = FitnessContract(), small_task(), torch.get_num_threads()
     rng = np.random.default_rng(0)
-    space = FilterBits().bind(task.network, (1.0,))
+    space = FilterBits().bind(task, (1.0,))
     blueprints = [space.decode(one) for one in space.initial(3, rng)]
     try:
         test(contract, judging(lambda candidate: 1.0), task, blueprints)
@@ -127,7 +127,7 @@ class Forgetful(evo.ECS):
 @pytest.mark.parametrize("algorithm", [Forgetful(generations=4, population=6), evo.ECS(generations=4, population=6)])
 def test_an_algorithm_that_cannot_go_on_is_noticed(algorithm: Algorithm) -> None:
     objectives = (Objective("score", True), Objective("cost", False))
-    space = FilterBits().bind(TASK.network, WEIGHTS)
+    space = FilterBits().bind(TASK, WEIGHTS)
     test = AlgorithmContract().test_a_saved_state_goes_on_bit_for_bit
     if isinstance(algorithm, Forgetful):
         with pytest.raises((AssertionError, evo.EvoError)):
@@ -216,11 +216,25 @@ class Alone(EvaluatorContract):
     ],
 )
 def test_an_evaluator_that_breaks_its_contract_is_noticed(evaluator: Evaluator, test: Any, tmp_path: Path) -> None:
-    space = FilterBits().bind(TASK.network, (1.0,))
+    space = FilterBits().bind(TASK, (1.0,))
     drawn = [space.decode(one) for one in space.initial(12, np.random.default_rng(0))]
     blueprints = list({blueprint.key: blueprint for blueprint in drawn}.values())
     with pytest.raises((AssertionError, evo.EvoError)):
         test(Alone(), evaluator, TASK, blueprints, tmp_path)
+
+
+class Reversed(evo.LocalEvaluator):
+    """Returns the results of a map as they happen to come."""
+
+    workers: int | None = 0
+
+    def map(self, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any], /) -> list[Any]:
+        return super().map(function, shared, items)[::-1]
+
+
+def test_an_evaluator_that_mixes_up_the_results_of_a_map_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        Alone().test_a_map_returns_what_one_process_would(Reversed(), tmp_path)
 
 
 def test_the_task_is_the_same_at_every_call() -> None:

@@ -241,9 +241,9 @@ class TestRefusals:
                 self.fit(some, begun)
 
     def test_another_version_is_named(self, begun: Path, some: Samples) -> None:
-        begun.write_bytes(begun.read_bytes().replace(b"evo-training-1", b"evo-training-0"))
+        begun.write_bytes(begun.read_bytes().replace(b"evo-training-2", b"evo-training-1"))
         with pytest.raises(
-            NetworkError, match=r"written as 'evo-training-0', this version of evo reads 'evo-training-1'"
+            NetworkError, match=r"written as 'evo-training-1', this version of evo reads 'evo-training-2'"
         ):
             self.fit(some, begun)
 

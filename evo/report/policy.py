@@ -1,0 +1,270 @@
+"""Pictures of a layer policy: ribbon, fingerprint, before and after, and the table (AdaLayerNet, Figs. 2 to 6)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import EngFormatter, PercentFormatter
+from numpy.typing import NDArray
+
+from evo.errors import SettingsError
+
+FloatArray = NDArray[np.float64]
+
+AXES = {
+    "kept_params": "parameters",
+    "kept_macs": "FLOPs",
+    "pruned": "pruning",
+    "bits": "bits",
+    "A": "accuracy\ncontribution",
+}
+"""The axes of a fingerprint, by column of a policy's table."""
+
+OVERLAID = 9
+"""Layers whose fingerprints share one picture; of more, each has its own."""
+
+LABELLED = 12
+"""Layers up to which there is room for figures beside their names."""
+
+HATCHES = 5
+"""Steps of pruning that the ribbon's hatching tells apart."""
+
+
+def policy_table(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of AdaLayerNet's Fig. 6: a row per layer, and "total".
+
+    Columns: `params_k_before` and `params_k_after`, thousands of parameters, those after counted in units of 32 bits as the
+    paper does; `prune_pct`, the share of filters that is gone in per cent; `quant_bits`; `acc_contrib`, the accuracy
+    contributions as shares of their sum.
+
+    Args:
+        layers: the table of an `evo.policy.Policy`.
+    """
+    after = layers["kept_params"] * layers["bits"] / 32
+    table = pd.DataFrame(
+        {
+            "params_k_before": layers["params"] / 1000,
+            "params_k_after": after / 1000,
+            "prune_pct": 100 * layers["pruned"],
+            "quant_bits": layers["bits"].astype(float),
+        }
+    )
+    if "A" in layers:
+        whole = layers["A"].sum()
+        table["acc_contrib"] = layers["A"] / whole if whole > 0 else 0.0
+    total = table[["params_k_before", "params_k_after"]].sum()
+    kept = layers["kept_params"].sum()
+    total["prune_pct"] = 100 * (1 - kept / layers["params"].sum())
+    total["quant_bits"] = 32 * after.sum() / kept
+    if "A" in layers:
+        total["acc_contrib"] = table["acc_contrib"].sum()
+    table.loc["total"] = total
+    return table
+
+
+def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Figure:
+    """Plot one segment per layer: width ∝ parameters kept, colour = bits, hatch density = share of filters pruned (Fig. 3).
+
+    Args:
+        layers: the table of an `evo.policy.Policy`.
+        title: of the picture.
+    """
+    count = len(layers)
+    figure = Figure(figsize=(max(9.0, 2 + 0.24 * count), 3.1 if count <= LABELLED else 3.9), layout="constrained")
+    axes = figure.subplots()
+    shares = layers["kept_params"].to_numpy(dtype=float) / layers["kept_params"].sum()
+    ends = np.cumsum(shares)
+    colours, norm = _bit_colours(layers["bits"])
+    for share, end, bits, pruned in zip(shares, ends, layers["bits"], layers["pruned"], strict=True):
+        axes.add_patch(
+            Rectangle(
+                (end - share, 0.0),
+                share,
+                1.0,
+                facecolor=colours(norm(bits)),
+                edgecolor=(1, 1, 1, 0.75),
+                linewidth=0,
+                hatch=_hatch(pruned),
+            )
+        )
+    axes.vlines(ends[:-1][shares[:-1] > 0.003], 0, 1, color="white", linewidth=1.2)
+    _label_segments(axes, layers, shares, ends)
+    axes.set(xlim=(-0.005, 1.005), ylim=(-0.85 if count <= LABELLED else -1.4, 1.06), title=title)
+    axes.axis("off")
+    bar = figure.colorbar(
+        ScalarMappable(norm, colours), ax=axes, shrink=0.6, aspect=12, pad=0.01, label="bits per weight"
+    )
+    shown = np.arange(int(layers["bits"].min()), int(layers["bits"].max()) + 1)
+    bar.set_ticks(shown[:: max(1, len(shown) // 8)].tolist())
+    bar.ax.minorticks_off()
+    _hatch_legend(figure, layers["pruned"])
+    return figure
+
+
+def plot_fingerprint(layers: pd.DataFrame, title: str = "Layer fingerprints") -> Figure:
+    """Plot one polygon per layer over parameters, FLOPs, pruning, bits and accuracy contribution (Fig. 2).
+
+    Every axis is a share of the largest layer's value; pruning is the share of filters that is gone. Up to nine layers lie
+    over each other; of more, each has a panel of its own, with the others in grey behind it.
+
+    Args:
+        layers: the table of an `evo.policy.Policy` with its column A, as the closed form gives it.
+        title: of the picture.
+
+    Raises:
+        SettingsError: a column is missing.
+    """
+    missing = [name for name in AXES if name not in layers]
+    if missing:
+        raise SettingsError(
+            f"layers: the fingerprint lacks the column {missing[0]!r}, which the closed form's table has"
+        )
+    values = layers[list(AXES)].to_numpy(dtype=float)
+    largest = np.where(np.array(list(AXES)) == "pruned", 1.0, values.max(0))
+    shares = values / np.where(largest > 0, largest, 1.0)
+    names = [str(name) for name in layers.index]
+    if len(names) <= OVERLAID:
+        return _overlaid(names, shares, title)
+    return _small_multiples(names, shares, title)
+
+
+def plot_layers(layers: pd.DataFrame, title: str = "Parameters per layer, before and after") -> Figure:
+    """Plot every layer's parameters before and after (Figs. 4 and 5), and below what is left of them and of their bytes.
+
+    Args:
+        layers: the table of an `evo.policy.Policy`.
+        title: of the picture.
+    """
+    count = len(layers)
+    figure = Figure(figsize=(max(7.5, 2 + 0.24 * count), 5.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    places = np.arange(count)
+    upper.bar(places, layers["params"], width=0.8, color="0.82", label="before")
+    upper.bar(places, layers["kept_params"], width=0.56, color="C0", label="after")
+    upper.yaxis.set_major_formatter(EngFormatter())
+    upper.set(ylabel="parameters", title=title)
+    upper.legend(frameon=False, loc="upper left")
+    left = layers["kept_params"] / layers["params"]
+    small = layers["kept_bytes"] / layers["bytes"]
+    lower.bar(places - 0.2, left, width=0.4, color="C0", label="parameters left")
+    lower.bar(places + 0.2, small, width=0.4, color="C1", label="bytes left")
+    if count <= LABELLED:
+        for place, share, size in zip(places, left, small, strict=True):
+            lower.text(place - 0.2, share, f"{100 * share:.0f}", ha="center", va="bottom", fontsize=7)
+            lower.text(place + 0.2, size, f"{100 * size:.0f}", ha="center", va="bottom", fontsize=7)
+    lower.set(ylabel="left", ylim=(0, 1.1), xlim=(-0.6, count - 0.4))
+    lower.yaxis.set_major_formatter(PercentFormatter(1.0))
+    crowded = count > LABELLED or max(len(str(name)) for name in layers.index) > 10
+    lower.set_xticks(places, [str(name) for name in layers.index], rotation=90 if crowded else 0, fontsize=8)
+    figure.legend(*lower.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+    return figure
+
+
+def _bit_colours(bits: "pd.Series[Any]") -> tuple[Colormap, BoundaryNorm]:
+    """Return a colour for every number of bits between the fewest, dark, and the most, light."""
+    low, high = int(bits.min()), int(bits.max())
+    count = high - low + 1
+    palette = colormaps["viridis"](np.linspace(0.12, 0.92, count) if count > 1 else [0.5])
+    return ListedColormap(palette), BoundaryNorm(np.arange(low, high + 2) - 0.5, max(count, 1))
+
+
+def _hatch(pruned: float) -> str:
+    return "/" * math.ceil(round(pruned * HATCHES, 9))
+
+
+def _label_segments(axes: Axes, layers: pd.DataFrame, shares: FloatArray, ends: FloatArray) -> None:
+    """Write the layers' names in even distances below the ribbon, each with a line to its segment."""
+    count = len(layers)
+    crowded = count > LABELLED
+    for index, name in enumerate(layers.index):
+        middle, place = ends[index] - shares[index] / 2, (index + 0.5) / count
+        axes.plot(
+            [middle, middle, place, place], [0, -0.05, -0.33, -0.38], color="0.6", linewidth=0.4 if crowded else 0.7
+        )
+        number = float(layers["kept_params"].iloc[index])
+        kept = EngFormatter(places=1 if number >= 1000 else 0, sep="").format_eng(number)
+        text = str(name) if crowded else f"{name}\n{kept} · {int(layers['bits'].iloc[index])} bit"
+        axes.text(place, -0.42, text, ha="center", va="top", fontsize=8, rotation=90 if crowded else 0)
+
+
+def _hatch_legend(figure: Figure, pruned: "pd.Series[Any]") -> None:
+    steps = sorted({len(_hatch(share)) for share in pruned})
+    names = ["nothing pruned" if step == 0 else f"up to {100 * step // HATCHES} % of filters pruned" for step in steps]
+    handles = [
+        Patch(facecolor="0.45", edgecolor=(1, 1, 1, 0.9), hatch="/" * step, linewidth=0, label=name)
+        for step, name in zip(steps, names, strict=True)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(steps),
+        frameon=False,
+        fontsize=8,
+        handlelength=3,
+        handleheight=1.8,
+    )
+
+
+def _overlaid(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
+    figure = Figure(figsize=(7.4, 5.4), layout="constrained")
+    axes = figure.add_subplot(projection="polar")
+    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for name, values, colour in zip(names, shares, colours, strict=False):
+        angles, closed = _polygon(values)
+        axes.plot(angles, closed, color=colour, linewidth=1.8, label=name)
+        axes.fill(angles, closed, color=colour, alpha=0.07)
+    _style(axes, labels=True)
+    axes.tick_params(axis="x", pad=14)
+    axes.set_title(title, pad=18)
+    figure.legend(loc="outside right center", frameon=False, title="layer")
+    return figure
+
+
+def _small_multiples(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
+    columns = min(10, math.ceil(math.sqrt(2 * len(names))))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(1.35 * columns, 1.55 * rows + 1.3), layout="constrained")
+    grid = figure.subplots(rows, columns, subplot_kw={"projection": "polar"}, squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.remove()
+    median_angles, median = _polygon(np.median(shares, axis=0))
+    for name, values, axes in zip(names, shares, grid.flat, strict=False):
+        angles, closed = _polygon(values)
+        axes.fill(median_angles, median, color="0.85", zorder=1)
+        axes.plot(angles, closed, color="C0", linewidth=1.4, zorder=3)
+        axes.fill(angles, closed, color="C0", alpha=0.25, zorder=2)
+        _style(axes, labels=False)
+        axes.set_title(name, fontsize=7, pad=3)
+    axes_in_words = ", ".join(label.replace("\n", " ") for label in AXES.values())
+    figure.suptitle(f"{title}\nfrom the top, clockwise: {axes_in_words}; grey: the median layer", fontsize=10)
+    return figure
+
+
+def _polygon(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the angles and radii of a closed polygon."""
+    angles = np.linspace(0, 2 * np.pi, len(values), endpoint=False)
+    return np.append(angles, angles[0]), np.append(values, values[0])
+
+
+def _style(axes: Any, *, labels: bool) -> None:
+    """Let a polar panel begin at the top, go clockwise, and reach from 0 to 1."""
+    axes.set_theta_offset(np.pi / 2)
+    axes.set_theta_direction(-1)
+    axes.set_ylim(0, 1.02)
+    angles = np.linspace(0, 2 * np.pi, len(AXES), endpoint=False)
+    axes.set_xticks(angles, list(AXES.values()) if labels else [""] * len(AXES))
+    axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "50 %", "", "100 %"] if labels else [""] * 4, fontsize=7, color="0.4")
+    axes.grid(color="0.88", linewidth=0.7)
+    axes.spines["polar"].set_visible(labels)
+    axes.spines["polar"].set_color("0.8")
