@@ -40,8 +40,7 @@ from torch import nn
 import evo
 from benchmarks import ecs_lenet_mnist as lenet_mnist
 from benchmarks.common import RESULTS, ROOT, data_folder, write_results
-from evo.importance import ocnna as ocnna_scores
-from evo.importance import structures
+from evo.importance import ocnna_scores, structures
 from evo.network.origin import origin_of
 from evo.policy import AdaLayer
 from evo.recipes.adalayer import adalayer
@@ -337,7 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="a few minutes, to show that it runs; writes no results")
     quick = parser.parse_args().quick
-    plan, console = (QUICK if quick else FULL), Console()
+    plan, console = (QUICK if quick else FULL), Console(width=150)
     bench = Bench(plan, console)
     jobs = [(system, method, share) for system, method in BUDGETED.items() for share in plan.shares]
     jobs += [("synaptic pruning", by_synaptic, threshold) for threshold in plan.thresholds]

@@ -82,7 +82,7 @@ def recorded_seeds(folder: Path) -> list[Blueprint]:
         return []
     try:
         return [Blueprint.from_json(text) for text in read_settings(folder).get("seeds", [])]
-    except SettingsError as error:
+    except (SettingsError, TypeError) as error:  # the latter of what is no list
         raise RunFolderError(f"{folder / SETTINGS}: seeds: {error}") from None
 
 
@@ -210,6 +210,14 @@ def _read_claim(lock: TextIO) -> Claim | None:
         return None
 
 
+def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise RunFolderError if the folder holds a search, and not the one of these settings (see `describe_search`)."""
+    if (folder / SETTINGS).exists():
+        difference = next(_differences(read_settings(folder), settings), None)
+        if difference is not None:
+            raise RunFolderError(f"{folder}: belongs to another search ({difference}); choose another folder")
+
+
 def open_history(folder: Path, task: Task, fitness: Fitness, settings: dict[str, Any]) -> History:
     """Make the run folder, or check that the one that is there was made by the same search; return its history.
 
@@ -217,10 +225,8 @@ def open_history(folder: Path, task: Task, fitness: Fitness, settings: dict[str,
         RunFolderError: it belongs to another search, is damaged, or cannot be written.
     """
     path = folder / HISTORY
+    check_same(folder, settings)
     if (folder / SETTINGS).exists():
-        differences = list(_differences(read_settings(folder), settings))
-        if differences:
-            raise RunFolderError(f"{folder}: belongs to another search ({differences[0]}); choose another folder")
         return History(path)
     if History.begun(path):
         raise RunFolderError(f"{folder}: holds a history without {SETTINGS}; choose another folder")

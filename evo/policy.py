@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from evo.blueprint import Blueprint
 from evo.budget import Limits
-from evo.errors import SettingsError
+from evo.errors import SettingsError, unknown_name
 from evo.importance import FilterSelection
 from evo.importance.contributions import contributions, kept_channels, perturbations
 from evo.importance.filters import free_groups
@@ -139,9 +139,10 @@ def closed_form(
         The policy; its table also has the columns A, F, R, I, and P before rounding, 0 where nothing can be pruned.
 
     Raises:
-        SettingsError: a pattern matches no group, or no γ meets the limits.
+        SettingsError: a pattern matches no group, a contribution is of none or not in [0, 1], or no γ meets the limits.
     """
     settings = settings or AdaLayer()
+    _check_contributions(network, contributed)
     terms = _terms(network, contributed, settings, free, min_channels)
     bits = _bits(network, terms.importance, settings)
     if settings.gamma is not None:
@@ -292,6 +293,16 @@ def _bits(network: Network, importance: FloatArray, settings: AdaLayer) -> dict[
     found = np.clip(exact, settings.b_min, settings.b_max).astype(int)
     by_name = dict(zip((layer.name for layer in network.costs.layers), found.tolist(), strict=True))
     return {name: by_name[name] for name in network.quantisable}
+
+
+def _check_contributions(network: Network, contributed: Mapping[str, float]) -> None:
+    """Raise SettingsError for a contribution of no group, or one that is no share."""
+    names = [group.name for group in network.groups]
+    for name, share in contributed.items():
+        if name not in names:
+            raise SettingsError(f"contributions: {unknown_name('coupling group', name, names)}")
+        if not 0 <= share <= 1:
+            raise SettingsError(f"contributions: that of {name!r} is a share in [0, 1], got {share!r}")
 
 
 def _smallest(limits: Limits, terms: _Terms, most: float, bits: Mapping[str, int]) -> float:

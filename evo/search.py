@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from evo.encodings.individual import Individual
 from evo.errors import EvoError, SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
 from evo.fitness.base import Fitness
-from evo.folder import claimed, describe_search, folder_for, open_history, recorded_seeds
+from evo.folder import check_same, claimed, describe_search, folder_for, open_history, recorded_seeds
 from evo.history import COLUMNS, History, Row
 from evo.ledger import Ledger
 from evo.network import Network
@@ -95,7 +95,8 @@ def search(
         budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
         seeds: structures to begin with, before any that the encoding draws; default those of the search that the folder
-            holds, or none. With `RandomSearch` and as many evaluations, they alone are measured.
+            holds, or none. An encoding of channel numbers takes these alone, and selects the filters itself. With
+            `RandomSearch` and as many evaluations, they alone are measured.
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
@@ -107,8 +108,9 @@ def search(
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
-        SettingsError: the parts do not fit together, a seed cannot be expressed or exceeds the budget, nothing that is drawn
-            is within it, or `max_evaluations` is too few for the first generation.
+        SettingsError: the parts do not fit together, a seed cannot be expressed or exceeds the budget, there are more seeds
+            than individuals to begin with, nothing that is drawn is within the budget, or `max_evaluations` is too few for
+            the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
     """
@@ -126,11 +128,14 @@ def search(
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task, weights, budget)
     folder = folder_for(out)
-    begin_with = recorded_seeds(folder) if seeds is None else list(seeds)
+    begin_with = recorded_seeds(folder) if seeds is None else _listed(seeds)
+    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, begin_with, seed, source)
+    check_same(folder, settings)  # now: the seeds of another search make no sense here
     individuals = _encoded(begin_with, space, task.network)
     own = [individual for individual in space.seeds if individual not in individuals]
     individuals += own[: max(0, algorithm.places - len(individuals))]
-    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, begin_with, seed, source)
+    algorithm = algorithm.model_copy()
+    algorithm.start(space, fitness.objectives, seed, individuals)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
     settings["reuse"] = reuse
@@ -138,8 +143,6 @@ def search(
     with claimed(folder), ExitStack() as opened:
         history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
         peers = opened.enter_context(closing(Peers(folder, judged_by, ask=reuse)))
-        algorithm = algorithm.model_copy()
-        algorithm.start(space, fitness.objectives, seed, individuals)
         job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
         _Loop(
             task, fitness, algorithm, space, history, peers, max_evaluations, progress, lambda: evaluator.open(job)
@@ -188,6 +191,18 @@ def check(
         limits_of(encoding, task.network, budget)
 
 
+def _listed(seeds: Sequence[Blueprint]) -> list[Blueprint]:
+    """Return seeds as a list.
+
+    Raises:
+        SettingsError: they are something else.
+    """
+    listed = list(seeds) if isinstance(seeds, Iterable) else None
+    if listed is None or not all(isinstance(one, Blueprint) for one in listed):
+        raise SettingsError(f"seeds: expected structures (evo.Blueprint) in a list, got {seeds!r:.100}")
+    return listed
+
+
 def _encoded(structures: Sequence[Blueprint], space: GenomeSpace, network: Network) -> list[Individual]:
     """Return the genomes of given structures.
 
@@ -197,7 +212,7 @@ def _encoded(structures: Sequence[Blueprint], space: GenomeSpace, network: Netwo
     individuals = []
     for number, structure in enumerate(structures):
         try:
-            individual = space.encode(structure)
+            individual = space.repair(space.encode(structure))
         except (KeyError, ValueError, EvoError) as error:
             raise SettingsError(f"seeds: structure {number} is not one of this search's ({error})") from None
         decoded = space.decode(individual)

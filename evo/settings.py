@@ -43,6 +43,10 @@ class NestedError(SettingsError):
         super().__init__(sentence)
         self.rest = sentence.removeprefix(name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel from a worker with both arguments, of which an exception keeps the first alone."""
+        return NestedError, (str(self), str(self).removesuffix(self.rest))
+
 
 class Settings(BaseModel):
     """Immutable, keyword-only settings; a wrong value raises SettingsError with one sentence.

@@ -10,7 +10,7 @@ from evo.errors import SettingsError, unknown_name
 from evo.fitness.base import Fitness, Objective
 from evo.network import COSTS
 from evo.task import Task
-from evo.training import Recipe, Samples, balanced_subset, error_rate, recalibrate, train
+from evo.training import Recipe, Samples, balanced_subset, check_appraisal, error_rate, recalibrate, train
 
 OBJECTIVES = ("fitness", "error", *COSTS)
 
@@ -89,9 +89,12 @@ class SubsetFineTune(Recipe, Fitness):
         return {"name": "subset_finetune", **self.to_dict()}
 
     def check(self, task: Task) -> None:
-        """Refuse a subset smaller than one batch."""
+        """Refuse a subset smaller than one batch, and an appraisal that cannot remove anything."""
         available = min(self.images, len(task.train))
         if self.epochs and available < self.batch_size:
             raise SettingsError(
                 f"SubsetFineTune: batch_size {self.batch_size} is larger than the {available} images to tune on"
             )
+        if self.appraisal is not None:
+            whole = task.network.build(task.network.full)
+            check_appraisal(self.appraisal, whole, self.steps(available), "SubsetFineTune")

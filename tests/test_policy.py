@@ -200,6 +200,20 @@ class TestDegenerate:
         policy = closed_form(network, CONTRIBUTED, AdaLayer(gamma=0.2, b_min=1, b_max=1))
         assert set(policy.bits.values()) == {1}
 
+    @pytest.mark.parametrize(
+        ("contributed", "sentence"),
+        [
+            ({"0": 1.0, "44": 0.5}, r"^contributions: unknown coupling group '44'; did you mean '4'\?$"),
+            ({"0": 1.0, "4": -0.5}, r"^contributions: that of '4' is a share in \[0, 1\], got -0\.5$"),
+            ({"0": math.nan}, "got nan"),
+        ],
+    )
+    def test_contributions_of_no_group_or_out_of_range(
+        self, network: evo.Network, contributed: dict[str, float], sentence: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=sentence):
+            closed_form(network, contributed)
+
     def test_settings_that_contradict_each_other(self) -> None:
         with pytest.raises(SettingsError, match="b_min 9 is more than b_max 8"):
             AdaLayer(b_min=9)

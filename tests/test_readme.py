@@ -7,6 +7,7 @@ from typing import Any
 import deap.algorithms
 import numpy as np
 import pytest
+import torch
 
 import evo
 from evo.training import Recipe, balanced_subset, train
@@ -93,3 +94,35 @@ def test_without_training_a_single_candidate(names: dict[str, Any]) -> None:
     whole = run.costs.costs(run.costs.sizes)
     assert (run.history["params"] <= 0.3 * whole["params"]).all()
     assert (run.history["macs"] <= 0.5 * whole["macs"]).all()
+
+
+def test_filters_by_their_feature_maps(names: dict[str, Any]) -> None:
+    exec(smaller(BLOCKS[6], ("epochs=8", "epochs=1")), names)
+    assert names["found"].sensitivity["k"].tolist() == [20, 40, 60]
+    assert Path("sensitivity.png").is_file()
+    fitness = ("evo.SubsetFineTune()", "evo.SubsetFineTune(epochs=0)")
+    exec(smaller(BLOCKS[7], fitness, ("evo.ECS()", "evo.ECS(generations=1, population=4)")), names)
+    assert evo.Run("runs/seeded").history["operator"].tolist() == ["seed", "seed", "seed", "initial"]
+
+
+def test_filters_and_bits_per_layer(names: dict[str, Any]) -> None:
+    changes = (("generations=12, population=24", "generations=1, population=4"), ("epochs=8", "epochs=1"))
+    exec(smaller(BLOCKS[8], *changes), names)
+    original = names["task"].network.cost_of(names["task"].network.full)
+    assert (evo.Run("runs/policy").history["bytes"] <= 0.165 * original["bytes"]).all()
+    assert Path("ribbon.png").is_file()
+    exec(BLOCKS[9], names)
+    images = names["task"].val.x
+    agree = names["fast"](images).argmax(1) == names["found"].model(images).argmax(1)
+    assert float(agree.float().mean()) > 0.9
+
+
+def test_connections_while_the_network_learns(names: dict[str, Any]) -> None:
+    exec(BLOCKS[10], names)
+    assert evo.training.sparsity(names["model"]) > 0.1
+    model, images = names["net"], names["task"].train
+    loader = list(zip(images.x.split(50), images.y.split(50), strict=True))
+    names |= {"model": model.train(), "loader": loader, "epochs": 6, "criterion": torch.nn.CrossEntropyLoss()}
+    names["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.01)
+    exec(BLOCKS[11], names)
+    assert not names["hook"].history.empty

@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import json
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import tomli_w
 
 import evo
 from evo.algorithms import Algorithm
@@ -439,10 +441,31 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path) -> None:
             {"seeds": [evo.Blueprint.from_masks({"x": np.ones(3, bool)})]},
             "seeds: structure 0 is not one of this search's",
         ),
+        ({"seeds": seeds, "encoding": evo.FilterBits(min_filters=9)}, "seeds: structure 0 cannot be expressed"),
         (
             {"seeds": seeds, "algorithm": evo.RandomSearch(evaluations=2)},
             "3 structures, but RandomSearch begins with 2",
         ),
+        ({"seeds": seeds[0]}, r"^seeds: expected structures \(evo\.Blueprint\) in a list, got Blueprint\("),
+        ({"seeds": [seeds[0].masks]}, r"^seeds: expected structures .*, got \[\{"),
     ):
         with pytest.raises(SettingsError, match=message):
             search(task, tmp_path / "run", **changes)
+        assert not (tmp_path / "run").exists()
+
+
+def test_seeds_of_another_search_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    task = small_task()
+    search(task, tmp_path, seeds=halves(task), max_evaluations=10)
+    with pytest.raises(RunFolderError, match=r"belongs to another search \(encoding\.name was 'filter_bits'"):
+        search(task, tmp_path, encoding=evo.ChannelVector(free=("4",)))
+
+
+@pytest.mark.parametrize("damage", [3, ["{}"]], ids=["no list", "no structure"])
+def test_recorded_seeds_that_are_damaged_are_named(tmp_path: Path, damage: object) -> None:
+    task = small_task()
+    search(task, tmp_path, seeds=halves(task), max_evaluations=10)
+    settings = tmp_path / "run.toml"
+    settings.write_text(tomli_w.dumps({**tomllib.loads(settings.read_text()), "seeds": damage}))
+    with pytest.raises(RunFolderError, match=r"run\.toml: seeds: "):
+        search(task, tmp_path)

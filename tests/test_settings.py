@@ -1,4 +1,5 @@
 import json
+import pickle
 from typing import Annotated, Literal
 
 import pytest
@@ -98,6 +99,14 @@ def test_every_setting_says_what_it_is(kind: type[Settings]) -> None:
     assert kind.model_fields
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
     kind()
+
+
+def test_errors_travel_between_processes() -> None:
+    with pytest.raises(SettingsError) as caught:
+        evo.ECS(generations=0)
+    travelled = pickle.loads(pickle.dumps(caught.value))
+    assert (type(travelled), str(travelled)) == (type(caught.value), str(caught.value))
+    assert vars(travelled) == vars(caught.value)
 
 
 def test_unknown_names_offer_the_closest_or_list_all() -> None:

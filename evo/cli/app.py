@@ -129,9 +129,8 @@ def compress(
     if len(made.tuned) > 1:
         print(f"fine-tuned: {', '.join(f'id {row} ({error:.2%})' for row, error in made.tuned['error'].items())}")
     print_exported(screen, shipped, made.id, tuned=True)
-    if "pruned" in made.tuned:
-        left = made.tuned.loc[made.id]
-        print(f"connections: {left['pruned']:.1%} removed, {left['dead_units']:.0f} dead units cut out")
+    for line in made.remarks:
+        print(line)
     print(f"the run is in {made.run.folder}; next: evo front {shlex.quote(str(made.run.folder))}")
 
 

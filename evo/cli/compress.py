@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 
-from evo.algorithms import ECS, FGA
+from evo.algorithms import ECS, FGA, NSGA2, RandomSearch
 from evo.cli.config import Config, read_config, read_overrides
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
@@ -53,45 +53,49 @@ class Method:
 
     Attributes:
         recipe: takes a task and the parts.
-        names: of the parts in run.toml.
+        defaults: what the parts in run.toml are unless it names others.
         kinds: what each part has to be for the recipe; others may be anything.
         parts: what the recipe takes, by its names in `Config`; the rest of a run.toml is left alone.
     """
 
     recipe: Callable[..., Compression]
-    names: Mapping[str, str]
-    kinds: Mapping[str, type]
+    defaults: Mapping[str, Mapping[str, Any]]
+    kinds: Mapping[str, tuple[type, ...]]
     parts: tuple[str, ...] = PARTS
 
+
+def _parts(
+    encoding: str, fitness: str | Mapping[str, Any], algorithm: str | Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return parts of a run.toml, each by its name alone or with settings."""
+    parts = {"encoding": encoding, "fitness": fitness, "algorithm": algorithm}
+    return {name: {"name": part} if isinstance(part, str) else part for name, part in parts.items()}
+
+
+ONE = {"name": "random", "evaluations": 1, "batch": 1}
+"""No evolution: one individual, which the encoding begins with."""
+
+AS_IT_IS = {"name": "subset_finetune", "epochs": 0}
+"""No training to judge by."""
 
 METHODS = {
     "ecs": Method(
         ecs,
-        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "ecs"},
-        {"encoding": FilterBits, "fitness": SubsetFineTune, "algorithm": ECS},
+        _parts("filter_bits", "subset_finetune", "ecs"),
+        {"encoding": (FilterBits,), "fitness": (SubsetFineTune,), "algorithm": (ECS,)},
     ),
     "fnp": Method(
         fnp,
-        {"encoding": "channel_vector", "fitness": "score_of_frame", "algorithm": "fga"},
-        {"encoding": ChannelVector, "algorithm": FGA},
+        _parts("channel_vector", "score_of_frame", "fga"),
+        {"encoding": (ChannelVector,), "algorithm": (FGA,)},
     ),
+    "ocnna": Method(ocnna, _parts("filter_bits", AS_IT_IS, ONE), {}, WITHOUT_SEARCH),
     "adalayer": Method(
         adalayer,
-        {"encoding": "layer_policy", "fitness": "subset_finetune", "algorithm": "nsga2"},
-        {"encoding": LayerPolicy, "fitness": SubsetFineTune},
+        _parts("layer_policy", "subset_finetune", ONE),
+        {"encoding": (LayerPolicy,), "fitness": (SubsetFineTune,), "algorithm": (RandomSearch, NSGA2)},
     ),
-    "ocnna": Method(
-        ocnna,
-        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "random"},
-        {},
-        WITHOUT_SEARCH,
-    ),
-    "synaptic": Method(
-        synaptic,
-        {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "random"},
-        {},
-        WITHOUT_SEARCH,
-    ),
+    "synaptic": Method(synaptic, _parts("filter_bits", AS_IT_IS, ONE), {}, WITHOUT_SEARCH),
 }
 
 
@@ -124,7 +128,7 @@ def read_method(
         raise SettingsError(f"--method: {unknown_name('method', name, METHODS)}")
     method = METHODS[name]
     if gamma is not None:
-        if method.kinds.get("encoding") is not ChannelVector:
+        if ChannelVector not in method.kinds.get("encoding", ()):
             raise SettingsError(f"--gamma: {name} has no importance matrix; leave it out, or use --method fnp")
         overrides = [*overrides, f"encoding.gamma={gamma}"]
     if k and method.recipe is not ocnna:
@@ -135,12 +139,12 @@ def read_method(
         raise SettingsError(
             "name a run.toml, or network and data: --set task.model=… --set task.data=…, see `evo keys`"
         )
-    config = read_config(file, overrides, out=out, names=method.names, address=address)
-    for part, kind in method.kinds.items():
+    config = read_config(file, overrides, out=out, parts=method.defaults, address=address)
+    for part, kinds in method.kinds.items():
         given = getattr(config, part)
-        if not isinstance(given, kind):
+        if not isinstance(given, kinds):
             raise SettingsError(
-                f"--method {name}: its {part} is {method.names[part]}, got {type(given).__name__}; "
+                f"--method {name}: its {part} is {' or '.join(kind.__name__ for kind in kinds)}, got {type(given).__name__}; "
                 "to combine parts freely: evo search"
             )
     check_tuning(config.finetuning or FINETUNING)

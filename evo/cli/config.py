@@ -138,7 +138,7 @@ def read_config(
     overrides: Iterable[str] = (),
     *,
     out: str | Path | None = None,
-    names: Table = DEFAULTS,
+    parts: Mapping[str, Table] | None = None,
     address: str | None = None,
 ) -> Config:
     """Read and check a run.toml; imports the modules that it names.
@@ -148,7 +148,7 @@ def read_config(
             user's own are looked for.
         overrides: "key=value" with a dotted key; values as in TOML, or else plain text.
         out: takes the place of the key `out`.
-        names: of the parts that the file does not name, those of `DEFAULTS` unless given.
+        parts: what a part is that the file does not name, in place of `DEFAULTS`.
         address: of a Ray cluster to evaluate on.
 
     Raises:
@@ -161,9 +161,11 @@ def read_config(
     _override_run(document, overrides, address)
     if out is not None:
         document["out"] = str(out)
-    for part, name in {**DEFAULTS, **names}.items():
-        if isinstance(document.setdefault(part, {}), dict):
-            document[part].setdefault("name", name)
+    usual = {part: {"name": name} for part, name in DEFAULTS.items()}
+    for part, default in {**usual, **(parts or {})}.items():
+        table = document.setdefault(part, {})
+        if isinstance(table, dict) and "name" not in table:
+            document[part] = {**default, **table}
     if path is None:
         config = _config(document, "--set:", Path.cwd(), Path("runs") / "compressed", None)
     else:

@@ -210,10 +210,10 @@ class Tries:
 
 
 def unsendable(error: Exception) -> EvaluatorError:
-    """Return what to tell a user whose task or fitness cannot be sent to workers."""
+    """Return what to tell a user whose task, fitness or function cannot be sent to workers."""
     return EvaluatorError(
-        f"the task or the fitness cannot be sent to worker processes ({one_line(error)}); open files, locks and connections "
-        "have to be made where they are used, or evaluate with LocalEvaluator(workers=0)"
+        f"the task, the fitness or the function cannot be sent to worker processes ({one_line(error)}); open files, locks "
+        "and connections have to be made where they are used, or use LocalEvaluator(workers=0)"
     )
 
 

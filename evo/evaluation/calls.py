@@ -1,5 +1,6 @@
 """One function called on many items: what `Evaluator.map` sends to workers, and what comes back."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,10 +51,15 @@ class Calls:
         """Return the answer for the item of this number; never raises what the function does."""
         try:
             with apart(0), using_threads(self.threads):
-                return Answer(number, self.function(self.shared, self.items[number]))
+                value = self.function(self.shared, self.items[number])
+            # What cannot be sent back is an error of this call, not of the worker; large arrays are not copied for that.
+            pickle.dumps(value, protocol=5, buffer_callback=lambda array: None)
+            return Answer(number, value)
         except EvoError as error:
             return Answer(number, None, error)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # some libraries have errors that are no Exception
             return Answer(number, None, EvaluatorError(f"{self.name} failed: {describe(error)}"))
 
     @property

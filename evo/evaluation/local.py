@@ -40,7 +40,7 @@ class LocalEvaluator(Evaluator):
     def map(self, function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], /) -> list[Result]:
         """Call the function by worker processes, or here if there are none."""
         calls = Calls(function, shared, items, self.threads)
-        if self._processes and items:
+        if self._processes and len(items):
             return map_by_processes(calls, self._processes, self.retries)
         return [calls(number).result() for number in range(len(items))]
 

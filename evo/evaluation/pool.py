@@ -24,7 +24,7 @@ from evo.evaluation.base import (
 )
 from evo.evaluation.memory import kernel_kills
 from evo.evaluation.shared import packed
-from evo.evaluation.worker import Worker, exit_reason
+from evo.evaluation.worker import Worker, exit_reason, farewell
 
 LOOK = 0.5  # seconds between looks at workers that say nothing
 AHEAD = 0.05  # seconds of work that a worker is given at once, if evaluations are shorter than that
@@ -121,13 +121,7 @@ class ProcessSession(Session):
                 return worker
             self._remove(worker)
         if len(self._workers) < self._count:
-            try:
-                worker = Worker(self._job, self._spans, self._threads)
-            except OSError as error:
-                number = len(self._workers) + 1
-                raise EvaluatorError(
-                    f"LocalEvaluator.workers: cannot start worker process {number} ({error})"
-                ) from None
+            worker = Worker(self._job, self._spans, self._threads)
             self._workers.append(worker)
             self._selector.register(worker.connection, selectors.EVENT_READ, worker)
             return worker
@@ -204,10 +198,7 @@ class ProcessSession(Session):
     def _note_stillborn(self, status: int, words: str) -> None:
         self._stillborn += 1
         if self._stillborn > 2 * self._count:
-            last = words.strip().rpartition("\n")[2]
-            raise EvaluatorError(
-                f"worker processes die before they are ready ({exit_reason(status)}{last and f'; the last words: {last}'})"
-            )
+            raise EvaluatorError(f"worker processes die before they are ready ({farewell(status, words)})")
 
     def _remove(self, worker: Worker) -> tuple[int, str]:
         """Let a worker go; return its exit status and last words."""

@@ -1,14 +1,15 @@
 """Many calls of one function, by worker processes of this machine."""
 
-from collections import Counter, deque
+from collections import deque
 from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Any
 
 from evo.errors import EvaluatorError
+from evo.evaluation.base import Tries
 from evo.evaluation.calls import Answer, Calls
 from evo.evaluation.shared import packed
-from evo.evaluation.worker import Worker, exit_reason
+from evo.evaluation.worker import Worker, farewell
 
 LOOK = 0.5  # seconds between looks at workers that say nothing
 
@@ -42,9 +43,8 @@ class _Team:
     def __init__(self, calls: Calls, size: int, retries: int) -> None:
         self._file, self._spans = packed(calls)
         self._calls = calls
-        self._retries = retries
+        self._tries = Tries(retries)
         self._waiting = deque(range(len(calls.items)))
-        self._losses: Counter[int] = Counter()
         self._workers: list[Worker] = []
         self._size = size
         self.values: dict[int, Any] = {}
@@ -82,13 +82,10 @@ class _Team:
         self._workers.remove(worker)
         worker.kill()
         status, words = worker.bury()
-        last = words.strip().rpartition("\n")[2]
         for number in worker.queue:
-            self._losses[number] += 1
-            if self._losses[number] > self._retries:
-                how = f"{exit_reason(status)}{last and f'; the last words: {last}'}"
-                often = f", on each of {self._retries + 1} tries" if self._retries else ""
-                raise EvaluatorError(f"{self._calls.name}: its worker process died ({how}){often}")
+            if not self._tries.again(str(number), "crash"):
+                reason = f"its worker process died ({farewell(status, words)})"
+                raise EvaluatorError(f"{self._calls.name}: {self._tries.reason('crash', reason)}")
             self._waiting.appendleft(number)
 
     def close(self) -> None:

@@ -63,5 +63,7 @@ def _forgive(error: Exception, key: str, calls: Calls, tries: Tries) -> None:
     if verdict is None:
         raise cannot_run(error) from error
     reason, fault = verdict
+    if fault == "memory":
+        fault = "crash"  # it has no machine to itself the next time
     if not tries.again(key, fault):
         raise EvaluatorError(f"{calls.name}: {tries.reason(fault, reason)}") from error

@@ -35,6 +35,26 @@ class Worker:
     """
 
     def __init__(self, job: IO[bytes], spans: list[Span], threads: int) -> None:
+        """Start it.
+
+        Args:
+            job: a file that `pack` wrote.
+            spans: what it returned with that.
+            threads: of its libraries.
+
+        Raises:
+            EvaluatorError: the system has no more processes, files or memory.
+        """
+        try:
+            self._start(job, threads)
+        except OSError as error:
+            raise EvaluatorError(f"LocalEvaluator.workers: cannot start another worker process ({error})") from None
+        self.queue: deque[Any] = deque()
+        self.started = 0.0
+        self.ready = False
+        self._send(spans)
+
+    def _start(self, job: IO[bytes], threads: int) -> None:
         self.connection, theirs = Pipe()
         files = [theirs.fileno(), job.fileno()]
         # What it prints would tear a live display; its last words are worth reading if it dies.
@@ -60,10 +80,6 @@ class Worker:
             },
         )
         theirs.close()
-        self.queue: deque[Any] = deque()
-        self.started = 0.0
-        self.ready = False
-        self._send(spans)
 
     def _send(self, message: Any) -> int:
         content = pickle.dumps(message, protocol=5)
@@ -136,6 +152,12 @@ class Worker:
         # The list of all compiled modules, with which Python ends its report of a fatal error, would displace the report.
         log.add(words.partition("\nExtension modules:")[0])
         return status, log.text()
+
+
+def farewell(status: int, words: str) -> str:
+    """Return how a process ended and, unless a signal ended it, the last line that it printed: most likely an error."""
+    last = words.strip().rpartition("\n")[2] if status >= 0 else ""
+    return f"{exit_reason(status)}{last and f'; the last words: {last}'}"
 
 
 def exit_reason(status: int) -> str:

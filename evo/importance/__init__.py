@@ -2,7 +2,7 @@
 
 from evo.importance.importance_matrix import ImportanceMatrix, importance_matrix
 from evo.importance.magnitude import magnitude
-from evo.importance.ocnna import ocnna, structures
+from evo.importance.ocnna import ocnna_scores, structures
 from evo.importance.selection import METHODS, FilterSelection, Scores
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "Scores",
     "importance_matrix",
     "magnitude",
-    "ocnna",
+    "ocnna_scores",
     "structures",
 ]

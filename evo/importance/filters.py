@@ -65,10 +65,10 @@ def free_groups(network: Network, patterns: Sequence[str]) -> BoolArray:
     """Return which groups of a network some pattern (`fnmatch`) matches by name, shape (G,).
 
     Raises:
-        SettingsError: there is no pattern, or one matches no group.
+        SettingsError: there is no pattern, one matches no group, or they are not in a sequence.
     """
-    if not patterns:
-        raise SettingsError("free: got no pattern; expected at least one, such as '*'")
+    if not patterns or isinstance(patterns, str):
+        raise SettingsError(f"free: got {patterns!r}; expected at least one pattern in a tuple, such as ('*',)")
     names = [group.name for group in network.groups]
     found = np.zeros(len(names), dtype=bool)
     for pattern in patterns:

@@ -1,6 +1,7 @@
 """OCNNA (Balderas, Lastra and Benítez 2024): the importance of a filter is how much the content of its feature maps varies."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -43,7 +44,7 @@ def one_by_one(function: Callable[[Shared, Item], Result], shared: Shared, items
         return [function(shared, item) for item in items]
 
 
-def ocnna(
+def ocnna_scores(
     network: Network,
     samples: Samples,
     *,
@@ -93,7 +94,9 @@ def ocnna(
 
 
 def check_measurement(samples: Samples, images: int, variance: float) -> None:
-    """Raise SettingsError for arguments of `ocnna` that cannot work."""
+    """Raise SettingsError for arguments of `ocnna_scores` that cannot work."""
+    if not isinstance(images, Integral):
+        raise SettingsError(f"images: expected a whole number, got {images!r}")
     if not 0 < variance <= 1:
         raise SettingsError(f"variance: expected a share in (0, 1], got {variance}")
     if min(images, len(samples)) < 2:
@@ -121,10 +124,26 @@ def _score(network: Network, group: CouplingGroup, statistics: Mapping[str, Norm
     return rows[0] if len(rows) == 1 else scaled_sum(rows, group.size) / len(rows)
 
 
+def listed(k: float | Sequence[float]) -> list[float]:
+    """Return one or several percentiles as a list.
+
+    Raises:
+        SettingsError: one is none.
+    """
+    try:
+        percentiles: list[float] = np.ravel(np.asarray(k, dtype=np.float64)).tolist()
+    except (TypeError, ValueError):
+        raise SettingsError(f"k: expected percentiles between 0 and 100, got {k!r}") from None
+    for one in percentiles:
+        if not 0 <= one <= 100:
+            raise SettingsError(f"k: a percentile lies between 0 and 100, got {one:g}")
+    return percentiles
+
+
 def structures(
     network: Network,
     scores: Mapping[str, ArrayLike],
-    percentiles: Sequence[float] = (PERCENTILE,),
+    k: float | Sequence[float] = PERCENTILE,
     *,
     free: Sequence[str] = ("*",),
 ) -> list[Blueprint]:
@@ -137,15 +156,13 @@ def structures(
     Args:
         network: that was scored.
         scores: shape (channels,) by name of the group, larger is kept.
-        percentiles: each in [0, 100].
+        k: percentile, or several, each in [0, 100].
         free: groups that may shrink, as names or patterns; the others stay whole.
 
     Raises:
         SettingsError: a percentile that is none, a pattern that matches no group, or a group without scores.
     """
-    for k in percentiles:
-        if not 0 <= k <= 100:
-            raise SettingsError(f"k: a percentile lies between 0 and 100, got {k}")
+    percentiles = listed(k)
     shrinks = dict(zip((group.name for group in network.groups), free_groups(network, free).tolist(), strict=True))
     values = {}
     for group in network.groups:
@@ -153,9 +170,9 @@ def structures(
         if values[group.name].shape != (group.size,) or not np.isfinite(values[group.name]).all():
             raise SettingsError(f"scores: {group.name} has {group.size} channels and needs as many finite numbers")
     found = []
-    for k in percentiles:
+    for percentile in percentiles:
         masks = {
-            name: own >= np.percentile(own, k) if shrinks[name] else np.ones(own.size, dtype=bool)
+            name: own >= np.percentile(own, percentile) if shrinks[name] else np.ones(own.size, dtype=bool)
             for name, own in values.items()
         }
         found.append(network.repaired(masks, values))

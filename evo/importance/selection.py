@@ -16,7 +16,7 @@ from evo.importance.filters import FloatArray, filter_vectors
 from evo.importance.magnitude import l1, l2
 from evo.importance.neighbours import reciprocal_order
 from evo.importance.norm_scale import bn_scale
-from evo.importance.ocnna import ocnna
+from evo.importance.ocnna import ocnna_scores
 from evo.network import CouplingGroup, Network
 from evo.training.data import Samples
 
@@ -49,7 +49,7 @@ class Material:
         """OCNNA's importance of all channels, by name of the group; computed when it is first asked for."""
         if self.samples is None:
             raise SettingsError("select: 'ocnna' looks at feature maps; give FilterSelection training images (samples)")
-        return ocnna(self.network, self.samples, seed=self.seed)
+        return ocnna_scores(self.network, self.samples, seed=self.seed)
 
 
 @dataclass(frozen=True)

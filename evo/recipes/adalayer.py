@@ -98,7 +98,7 @@ def adalayer(
         max_evaluations=max_evaluations,
     )
     expect("encoding", encoding, LayerPolicy)
-    check_tuning(finetuning, tries)
+    check_tuning(finetuning, tries, task)
     if encoding.initial != "closed_form":
         raise SettingsError(f"encoding.initial: got {encoding.initial!r}, this recipe starts from the 'closed_form'")
     if "error" not in {objective.name for objective in fitness.objectives}:
@@ -164,14 +164,25 @@ def uniform_compression(
         EvoError: what `evo.search` raises, or `evo.recipes.compression.tune`; wrong settings before any work.
     """
     encoding = LayerPolicy(initial="random", bits=(bits, bits), select=select, free=free)
-    finetuning = finetuning or FINETUNING
-    check_tuning(finetuning)
+    fitness, finetuning = _comparing(fitness or SubsetFineTune()), finetuning or FINETUNING
+    algorithm, evaluator = RandomSearch(evaluations=1, batch=1), evaluator or LocalEvaluator()
+    check(
+        task,
+        encoding=encoding,
+        fitness=fitness,
+        algorithm=algorithm,
+        budget=budget,
+        evaluator=evaluator,
+        seed=seed,
+        max_evaluations=None,
+    )
+    check_tuning(finetuning, task=task)
     policy = uniform(task.network, bits, limits_of(encoding, task.network, budget), free=free)
     run = search(
         task,
         encoding=encoding,
-        fitness=_comparing(fitness or SubsetFineTune()),
-        algorithm=RandomSearch(evaluations=1, batch=1),
+        fitness=fitness,
+        algorithm=algorithm,
         budget=budget,
         evaluator=evaluator,
         seeds=[policy.blueprint(FilterSelection(task.network, selection(select), samples=task.train))],

@@ -15,7 +15,7 @@ from evo.network.checkpoint import load, save
 from evo.network.origin import origin_of
 from evo.run import Run
 from evo.task import Task
-from evo.training import EpochReport, Hook, Recipe, error_rate
+from evo.training import EpochReport, Hook, Recipe, check_appraisal, error_rate
 
 FINETUNING = Recipe(epochs=10)
 """How recipes fine-tune unless told otherwise."""
@@ -41,6 +41,11 @@ class Compression:
     tuned: pd.DataFrame
     original_error: float
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else a user wants to know, in lines."""
+        return ()
+
 
 def expect(name: str, part: object, kind: type) -> None:
     """Raise SettingsError unless `part`, an argument called `name`, is of this kind."""
@@ -48,8 +53,8 @@ def expect(name: str, part: object, kind: type) -> None:
         raise SettingsError(f"{name}: expected a {kind.__name__}, got {type(part).__name__}")
 
 
-def check_tuning(recipe: Recipe, tries: int = 1) -> None:
-    """Raise SettingsError for a fine-tuning that cannot work, as far as can be told before a search."""
+def check_tuning(recipe: Recipe, tries: int = 1, task: Task | None = None) -> None:
+    """Raise SettingsError for a fine-tuning that cannot work, as far as can be told before a search, or without the task."""
     expect("finetuning", recipe, Recipe)
     if tries < 1:
         raise SettingsError(f"tries: expected at least 1, got {tries}")
@@ -57,6 +62,9 @@ def check_tuning(recipe: Recipe, tries: int = 1) -> None:
         torch.empty(0, device=recipe.device)
     except Exception as error:  # what torch raises differs by device
         raise SettingsError(f"finetuning.device: {recipe.device!r} cannot be used ({describe(error)})") from None
+    if task is not None and recipe.appraisal is not None:
+        whole = task.network.build(task.network.full)
+        check_appraisal(recipe.appraisal, whole, recipe.steps(len(task.train)), "finetuning")
 
 
 def tune(

@@ -53,7 +53,7 @@ def ecs(
     """
     encoding, fitness, finetuning = encoding or FilterBits(), fitness or SubsetFineTune(), finetuning or FINETUNING
     expect("fitness", fitness, SubsetFineTune)
-    check_tuning(finetuning, tries)
+    check_tuning(finetuning, tries, task)
     run = search(
         task,
         encoding=encoding,

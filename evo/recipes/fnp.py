@@ -68,7 +68,7 @@ def fnp(
         max_evaluations=max_evaluations,
     )
     expect("encoding", encoding, ChannelVector)
-    check_tuning(finetuning, tries)
+    check_tuning(finetuning, tries, task)
     # Preprocess: V*, the channels that the importance matrix leaves (Algorithm 1).
     if budget is None:
         space = encoding.model_copy(update={"initial": "importance_matrix"}).bind(task, (1.0,))

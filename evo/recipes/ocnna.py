@@ -16,11 +16,10 @@ from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.subset_finetune import SubsetFineTune
-from evo.folder import claimed, folder_for
-from evo.importance import ocnna as ocnna_scores
-from evo.importance import structures
+from evo.folder import check_same, claimed, describe_search, folder_for, recorded_seeds
+from evo.importance import ocnna_scores, structures
 from evo.importance.filters import FloatArray
-from evo.importance.ocnna import IMAGES, PERCENTILE, VARIANCE, check_measurement
+from evo.importance.ocnna import IMAGES, PERCENTILE, VARIANCE, check_measurement, listed
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import Progress, check, search
@@ -43,6 +42,14 @@ class OcnnaCompression(Compression):
 
     scores: dict[str, FloatArray]
     sensitivity: pd.DataFrame
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What each percentile came to before fine-tuning."""
+        return tuple(
+            f"percentile {cut['k']:g} (id {cut['id']:.0f}): {cut['params']:,.0f} params, error {cut['error']:.2%} as cut"
+            for _, cut in self.sensitivity.iterrows()
+        )
 
 
 def ocnna(
@@ -73,7 +80,7 @@ def ocnna(
     Args:
         task: network and data.
         k: percentile, or several (the paper has 10 to 75, and 40 as the best), each in [0, 100].
-        images, variance: see `evo.importance.ocnna`.
+        images, variance: see `evo.importance.ocnna_scores`.
         free: groups that may shrink, as names or patterns; the paper cuts convolutions alone.
         tolerance: error on the validation images that a smaller structure may cost before fine-tuning.
         fitness: measures the structures; default their error as they are cut, with batch normalisation recalibrated.
@@ -84,9 +91,9 @@ def ocnna(
 
     Raises:
         EvoError: what `evo.search` raises, or `evo.recipes.compression.tune`; wrong settings before any work.
-        RunFolderError: the folder holds other scores, or they are damaged.
+        RunFolderError: the folder holds another search, or other scores, or they are damaged.
     """
-    percentiles = [float(one) for one in ([k] if isinstance(k, int | float) else k)]
+    percentiles = listed(k)
     fitness, evaluator, finetuning = fitness or AS_CUT, evaluator or LocalEvaluator(), finetuning or FINETUNING
     algorithm = RandomSearch(evaluations=max(1, len(percentiles)), batch=max(1, len(percentiles)))
     check(
@@ -99,10 +106,12 @@ def ocnna(
         seed=seed,
         max_evaluations=None,
     )
-    check_tuning(finetuning)
+    check_tuning(finetuning, task=task)
     check_measurement(task.train, images, variance)
     _check_choice(task, percentiles, tolerance, fitness, free)
     folder = folder_for(out)
+    begun = recorded_seeds(folder)  # what it began with is compared when the scores are there
+    check_same(folder, describe_search(task, FilterBits(), fitness, algorithm, None, evaluator, begun, seed, source))
     scores = _scores(task, folder, evaluator, images, variance, seed)
     chosen = structures(task.network, scores, percentiles, free=free)
     run = search(
@@ -120,7 +129,8 @@ def ocnna(
     )
     original = int(task.network.cost_of(task.network.full)["params"])
     sensitivity = _sensitivity(run, percentiles, original)
-    row = _smallest(sensitivity, error_rate(task.network.build(task.network.full), task.val) + tolerance)
+    before = error_rate(task.network.build(task.network.full), task.val, device=fitness.device)
+    row = _smallest(sensitivity, before + tolerance)
     tuned = tune(run, task, [row], finetuning, on_epoch=on_epoch)
     table = tuned.tuned.assign(rpr=tuned.tuned["params"] / original)
     return OcnnaCompression(
@@ -175,8 +185,8 @@ def _scores(
     made_from = {
         "network": described["network"],
         "train": described["train"],
-        "images": images,
-        "variance": variance,
+        "images": int(images),
+        "variance": float(variance),
         "seed": seed,
         "threads": evaluator.threads,
     }

@@ -15,7 +15,8 @@ from evo.network.origin import origin_of
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.search import Progress, search
 from evo.task import Task
-from evo.training import Appraisal, EpochReport, Recipe, appraisals, error_rate, slice_dead_units, sparsity
+from evo.training import Appraisal, EpochReport, Recipe, appraisals, error_rate, slice_dead_units
+from evo.training.connections import connections_left
 
 AS_IT_IS = SubsetFineTune(epochs=0, recalibrate=False)
 """Judges the network by the error that it begins with."""
@@ -34,6 +35,12 @@ class SynapticCompression(Compression):
     """
 
     history: pd.DataFrame
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is gone."""
+        left = self.tuned.loc[self.id]
+        return (f"connections: {left['pruned']:.1%} removed, {left['dead_units']:.0f} dead units cut out",)
 
 
 def synaptic(
@@ -67,10 +74,11 @@ def synaptic(
         EvoError: what `evo.search` raises, or `evo.recipes.compression.tune`; wrong settings before any work.
     """
     finetuning = finetuning or FINETUNING
-    check_tuning(finetuning)
+    expect("finetuning", finetuning, Recipe)
     if appraisal is not None:
         expect("appraisal", appraisal, Appraisal)
     finetuning = finetuning.model_copy(update={"appraisal": appraisal or finetuning.appraisal or Appraisal()})
+    check_tuning(finetuning, task=task)
     network = task.network
     run = search(
         task,
@@ -92,15 +100,15 @@ def synaptic(
     blueprint = origin_of(small).blueprint
     assert blueprint is not None
     counts, costs = network.counts(blueprint), network.cost_of(blueprint)
-    connections = round((1 - sparsity(small)) * costs["weights"])
+    (connections, weights), (_, before) = map(connections_left, (small, network.build(network.full)))
     tuned = pd.DataFrame(
         {
             "params": costs["params"],
             "macs": costs["macs"],
             "error": error_rate(small, task.val, device=finetuning.device),
             "connections": connections,
-            "pruned": 1 - connections / network.cost_of(network.full)["weights"],
-            "sparsity": sparsity(small),
+            "pruned": 1 - connections / before,
+            "sparsity": 1 - connections / weights,
             "dead_units": int(network.channels - counts.sum()),
         },
         index=[made.id],

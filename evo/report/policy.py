@@ -34,6 +34,12 @@ OVERLAID = 9
 LABELLED = 12
 """Layers up to which there is room for figures beside their names."""
 
+WIDEST = 16.0
+"""Inches that the labels of so few layers may take side by side; beyond, names alone are written upright."""
+
+LONGEST = 18
+"""Characters of a name where there is little room."""
+
 HATCHES = 5
 """Steps of pruning that the ribbon's hatching tells apart."""
 
@@ -42,8 +48,8 @@ def policy_table(layers: pd.DataFrame) -> pd.DataFrame:
     """Return the table of AdaLayerNet's Fig. 6: a row per layer, and "total".
 
     Columns: `params_k_before` and `params_k_after`, thousands of parameters, those after counted in units of 32 bits as the
-    paper does; `prune_pct`, the share of filters that is gone in per cent; `quant_bits`; `acc_contrib`, the accuracy
-    contributions as shares of their sum.
+    paper does; `prune_pct`, the share of filters that is gone in per cent, in total that of parameters; `quant_bits`, in
+    total the mean over the parameters that are kept; `acc_contrib`, the accuracy contributions as shares of their sum.
 
     Args:
         layers: the table of an `evo.policy.Policy`.
@@ -77,8 +83,13 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
         layers: the table of an `evo.policy.Policy`.
         title: of the picture.
     """
-    count = len(layers)
-    figure = Figure(figsize=(max(9.0, 2 + 0.24 * count), 3.1 if count <= LABELLED else 3.9), layout="constrained")
+    count, labels = len(layers), _labels(layers)
+    wide = 1.2 + 0.065 * count * max(len(line) for label in labels for line in label.split("\n"))
+    crowded = count > LABELLED or wide > WIDEST
+    if crowded:
+        labels = [_short(name) for name in layers.index]
+    width = max(9.0, 2 + 0.24 * count if crowded else wide)
+    figure = Figure(figsize=(width, 3.9 if crowded else 3.1), layout="constrained")
     axes = figure.subplots()
     shares = layers["kept_params"].to_numpy(dtype=float) / layers["kept_params"].sum()
     ends = np.cumsum(shares)
@@ -96,8 +107,8 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
             )
         )
     axes.vlines(ends[:-1][shares[:-1] > 0.003], 0, 1, color="white", linewidth=1.2)
-    _label_segments(axes, layers, shares, ends)
-    axes.set(xlim=(-0.005, 1.005), ylim=(-0.85 if count <= LABELLED else -1.4, 1.06), title=title)
+    _label_segments(axes, labels, ends - shares / 2, crowded=crowded)
+    axes.set(xlim=(-0.005, 1.005), ylim=(-1.4 if crowded else -0.85, 1.06), title=title)
     axes.axis("off")
     bar = figure.colorbar(
         ScalarMappable(norm, colours), ax=axes, shrink=0.6, aspect=12, pad=0.01, label="bits per weight"
@@ -151,7 +162,6 @@ def plot_layers(layers: pd.DataFrame, title: str = "Parameters per layer, before
     upper.bar(places, layers["kept_params"], width=0.56, color="C0", label="after")
     upper.yaxis.set_major_formatter(EngFormatter())
     upper.set(ylabel="parameters", title=title)
-    upper.legend(frameon=False, loc="upper left")
     left = layers["kept_params"] / layers["params"]
     small = layers["kept_bytes"] / layers["bytes"]
     lower.bar(places - 0.2, left, width=0.4, color="C0", label="parameters left")
@@ -164,7 +174,7 @@ def plot_layers(layers: pd.DataFrame, title: str = "Parameters per layer, before
     lower.yaxis.set_major_formatter(PercentFormatter(1.0))
     crowded = count > LABELLED or max(len(str(name)) for name in layers.index) > 10
     lower.set_xticks(places, [str(name) for name in layers.index], rotation=90 if crowded else 0, fontsize=8)
-    figure.legend(*lower.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="x", length=0)
@@ -183,24 +193,43 @@ def _hatch(pruned: float) -> str:
     return "/" * math.ceil(round(pruned * HATCHES, 9))
 
 
-def _label_segments(axes: Axes, layers: pd.DataFrame, shares: FloatArray, ends: FloatArray) -> None:
-    """Write the layers' names in even distances below the ribbon, each with a line to its segment."""
-    count = len(layers)
-    crowded = count > LABELLED
-    for index, name in enumerate(layers.index):
-        middle, place = ends[index] - shares[index] / 2, (index + 0.5) / count
+def _labels(layers: pd.DataFrame) -> list[str]:
+    """Return every layer's name, and below it the parameters that it keeps and their bits."""
+    labels = []
+    for name, number, bits in zip(layers.index, layers["kept_params"].astype(float), layers["bits"], strict=True):
+        kept = EngFormatter(places=1 if number >= 1000 else 0, sep="").format_eng(number)
+        labels.append(f"{name}\n{kept} · {int(bits)} bit")
+    return labels
+
+
+def _short(name: object) -> str:
+    """Return a layer's name, or its end if it is long."""
+    text = str(name)
+    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
+
+
+def _label_segments(axes: Axes, labels: Sequence[str], middles: FloatArray, *, crowded: bool) -> None:
+    """Write the labels below the ribbon, each with a line to its segment, as close to it as their own room allows."""
+    places = _apart(middles, (0.6 if crowded else 1.0) / len(labels))
+    for label, middle, place in zip(labels, middles, places, strict=True):
         axes.plot(
             [middle, middle, place, place], [0, -0.05, -0.33, -0.38], color="0.6", linewidth=0.4 if crowded else 0.7
         )
-        number = float(layers["kept_params"].iloc[index])
-        kept = EngFormatter(places=1 if number >= 1000 else 0, sep="").format_eng(number)
-        text = str(name) if crowded else f"{name}\n{kept} · {int(layers['bits'].iloc[index])} bit"
-        axes.text(place, -0.42, text, ha="center", va="top", fontsize=8, rotation=90 if crowded else 0)
+        axes.text(place, -0.42, label, ha="center", va="top", fontsize=8, rotation=90 if crowded else 0)
+
+
+def _apart(places: FloatArray, gap: float) -> FloatArray:
+    """Return rising numbers at least `gap` apart, the closest to `places` by least squares, and within the unit interval."""
+    from scipy.optimize import isotonic_regression  # here, since it takes longer to import than the rest
+
+    steps = gap * np.arange(len(places))
+    found = isotonic_regression(places - steps).x.clip(gap / 2, max(gap / 2, 1 - gap / 2 - steps[-1]))
+    return np.asarray(found + steps)
 
 
 def _hatch_legend(figure: Figure, pruned: "pd.Series[Any]") -> None:
     steps = sorted({len(_hatch(share)) for share in pruned})
-    names = ["nothing pruned" if step == 0 else f"up to {100 * step // HATCHES} % of filters pruned" for step in steps]
+    names = ["none" if step == 0 else f"up to {100 * step // HATCHES} %" for step in steps]
     handles = [
         Patch(facecolor="0.45", edgecolor=(1, 1, 1, 0.9), hatch="/" * step, linewidth=0, label=name)
         for step, name in zip(steps, names, strict=True)
@@ -208,6 +237,8 @@ def _hatch_legend(figure: Figure, pruned: "pd.Series[Any]") -> None:
     figure.legend(
         handles=handles,
         loc="outside lower center",
+        title="filters pruned",
+        title_fontsize=8,
         ncols=len(steps),
         frameon=False,
         fontsize=8,
@@ -225,7 +256,9 @@ def _overlaid(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
         axes.plot(angles, closed, color=colour, linewidth=1.8, label=name)
         axes.fill(angles, closed, color=colour, alpha=0.07)
     _style(axes, labels=True)
-    axes.tick_params(axis="x", pad=14)
+    for label, angle in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
+        side = math.sin(angle)
+        label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
     axes.set_title(title, pad=18)
     figure.legend(loc="outside right center", frameon=False, title="layer")
     return figure
@@ -245,9 +278,9 @@ def _small_multiples(names: Sequence[str], shares: FloatArray, title: str) -> Fi
         axes.plot(angles, closed, color="C0", linewidth=1.4, zorder=3)
         axes.fill(angles, closed, color="C0", alpha=0.25, zorder=2)
         _style(axes, labels=False)
-        axes.set_title(name, fontsize=7, pad=3)
+        axes.set_title(_short(name), fontsize=7, pad=3)
     axes_in_words = ", ".join(label.replace("\n", " ") for label in AXES.values())
-    figure.suptitle(f"{title}\nfrom the top, clockwise: {axes_in_words}; grey: the median layer", fontsize=10)
+    figure.suptitle(f"{title}\nfrom the top, clockwise: {axes_in_words}; grey: the median layer", fontsize=8)
     return figure
 
 

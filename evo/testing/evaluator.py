@@ -90,6 +90,10 @@ def _multiplied(shared: Mapping[str, Any], item: int) -> tuple[float, float, int
     match shared["behaviour"].get(item):
         case "raises":
             raise ArithmeticError("no such number\non two lines")
+        case "exits":
+            raise SystemExit(3)
+        case "cannot be sent":
+            return lambda: item  # type: ignore[return-value]
         case "refuses":
             raise DataError("what, where and what would be right")
         case "dies once" if not (mark := shared["folder"] / "died").exists():
@@ -275,6 +279,8 @@ class EvaluatorContract:
                 EvaluatorError,
                 r"^_multiplied failed: ArithmeticError: no such number on two lines \(evaluator\.py:",
             ),
+            ("exits", EvaluatorError, r"^_multiplied failed: SystemExit: 3 \(evaluator\.py:"),
+            ("cannot be sent", EvaluatorError, r"^_multiplied failed: .* local object .*\(calls\.py:"),
             ("refuses", DataError, "^what, where and what would be right$"),
         ],
     )

@@ -1,6 +1,6 @@
 """Data in memory, training and fine-tuning, batch-norm recalibration."""
 
-from evo.training.appraisal import Appraisal, ConnectionAppraisal, appraisals
+from evo.training.appraisal import Appraisal, ConnectionAppraisal, appraisals, check_appraisal
 from evo.training.connections import sparsity
 from evo.training.data import Samples, balanced_subset, load_samples, split
 from evo.training.dead_units import slice_dead_units
@@ -24,6 +24,7 @@ __all__ = [
     "WeightedL1",
     "appraisals",
     "balanced_subset",
+    "check_appraisal",
     "error_rate",
     "finetune",
     "load_samples",

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from evo.errors import SettingsError
 from evo.network.origin import annotate, origin_of
 from evo.settings import Settings
-from evo.training.connections import Masking
+from evo.training.connections import Masking, connections_of
 from evo.training.dead_units import Units
 from evo.training.efficiency import QUANTILES, Efficiencies
 
@@ -68,6 +68,14 @@ class Appraisal(Settings):
         tuple[str, ...], Field(min_length=1, description='names of the layers, or patterns such as "features.*"')
     ] = ("*",)
 
+    @field_validator("stop")
+    @classmethod
+    def _check_stop(cls, stop: float, others: ValidationInfo) -> float:
+        start = others.data.get("start")
+        if start is not None and stop <= start:
+            raise ValueError(f"later than start, which is {start:g}")
+        return stop
+
 
 class ConnectionAppraisal(Masking):
     """Removes inefficient connections of convolutions and linear layers while any model learns in any loop.
@@ -108,6 +116,7 @@ class ConnectionAppraisal(Masking):
                 f"appraisal: {appraised} appraisals in {steps} steps are too few for the patience of {settings.patience}; "
                 "train longer, or lower every or patience"
             )
+        self._records: list[Efficiencies] = []
         self._rows: list[list[float]] = []
         self._epochs: list[list[float]] = []
         self._units: Units | None = None
@@ -124,8 +133,7 @@ class ConnectionAppraisal(Masking):
 
     def before_forward(self) -> None:
         """Watch what the layers read, until the step is made."""
-        settings = self.settings
-        if self._units is not None and settings.start * self.steps <= self.step < settings.stop * self.steps:
+        if self._units is not None and self._active(self.step + 1):
             self._units.watch()
             for record in self._records:
                 record.watch()
@@ -149,8 +157,11 @@ class ConnectionAppraisal(Masking):
             self._rows.append([*map(float, counts), *record.quantiles()])
 
     def _due(self, step: int) -> bool:
-        settings = self.settings
-        return step % self.every == 0 and settings.start * self.steps < step <= settings.stop * self.steps
+        return step % self.every == 0 and self._active(step)
+
+    def _active(self, step: int) -> bool:
+        """Whether connections may go in the time of this step, numbered from 1."""
+        return self.settings.start * self.steps < step <= self.settings.stop * self.steps
 
     def after_epoch(self, error: float | None) -> None:
         """Note the error for the history."""
@@ -158,7 +169,7 @@ class ConnectionAppraisal(Masking):
 
     def close(self) -> None:
         """Watch nothing."""
-        for record in self._records if self.connections else ():
+        for record in self._records:
             record.close()
         if self._units is not None:
             self._units.close()
@@ -187,10 +198,11 @@ class ConnectionAppraisal(Masking):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the moving averages, how long each connection has been weak, what has been seen since, and the history."""
-        own = {"rows": torch.tensor(self._rows), "epochs": torch.tensor(self._epochs)}
-        own = {name: tensor.double() for name, tensor in own.items()}
+        own = {"rows": self._rows, "epochs": self._epochs}
         states = {f"{name}.{r.connections.tensor}": t for r in self._records for name, t in r.tensors().items()}
-        return super().tensors() | own | states
+        return (
+            super().tensors() | states | {name: torch.tensor(rows, dtype=torch.float64) for name, rows in own.items()}
+        )
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take them back."""
@@ -211,6 +223,15 @@ class ConnectionAppraisal(Masking):
     def describe(self) -> dict[str, Any]:
         """Return name and settings."""
         return {**super().describe(), **self.settings.to_dict(), "steps": self.steps}
+
+
+def check_appraisal(settings: Appraisal, model: nn.Module, steps: int, where: str) -> None:
+    """Raise SettingsError, beginning with `where`, if a training of `model` in so many steps cannot be appraised like this."""
+    try:
+        ConnectionAppraisal(settings, steps)
+        connections_of(model, settings.layers)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
 
 
 def appraisals(model: nn.Module) -> pd.DataFrame:

@@ -121,10 +121,19 @@ def connections_of(model: nn.Module, layers: Sequence[str] = ("*",)) -> list[Con
 
 
 def sparsity(model: nn.Module) -> float:
-    """Return the share of the weights of convolutions and linear layers that are exactly 0, in [0, 1]."""
-    weights = {id(module.weight): module.weight for module in model.modules() if isinstance(module, LAYERS)}
-    zeros = sum(int((weight == 0).sum()) for weight in weights.values())
-    return zeros / max(1, sum(weight.numel() for weight in weights.values()))
+    """Return the share of the weights of convolutions and linear layers that are exactly 0, in [0, 1].
+
+    Weights that are computed anew in every forward pass are left out.
+    """
+    left, count = connections_left(model)
+    return (count - left) / max(1, count)
+
+
+def connections_left(model: nn.Module) -> tuple[int, int]:
+    """Return how many of the weights that `sparsity` counts are not 0, and how many there are."""
+    held = [module._parameters.get("weight") for module in model.modules() if isinstance(module, LAYERS)]
+    weights = {id(weight): weight for weight in held if weight is not None}.values()
+    return sum(int((weight != 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
 
 
 class Masking(Hook, ABC):

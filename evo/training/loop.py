@@ -100,8 +100,7 @@ def train(
         raise SettingsError(f"patience: got {recipe.patience}, but there are no validation images here to stop by")
     if not (on_epoch or recipe.patience):
         val = None
-    per_epoch = max(1, len(samples) // recipe.batch_size)
-    steps = round(recipe.epochs * per_epoch)
+    steps = recipe.steps(len(samples))
     appraisal = None if recipe.appraisal is None else ConnectionAppraisal(recipe.appraisal, steps)
     party = Hooks([*with_straight_through(model, hooks), *([] if appraisal is None else [appraisal])])
     if steps == 0:
@@ -117,7 +116,7 @@ def train(
     own = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=own), torch.enable_grad(), closing(party):
         torch.manual_seed(int(rng.integers(2**63)))
-        training = _Training(model, samples, recipe, rng, per_epoch, teacher, val, party)
+        training = _Training(model, samples, recipe, rng, teacher, val, party)
         try:
             training.run(on_epoch, file)
         except FloatingPointError:
@@ -173,13 +172,12 @@ class _Training:
         samples: Samples,
         recipe: Recipe,
         rng: np.random.Generator,
-        per_epoch: int,
         teacher: nn.Module | None,
         val: Samples | None,
         hooks: Hooks,
     ) -> None:
-        self.samples, self.recipe, self.val, self.per_epoch = samples, recipe, val, per_epoch
-        self.steps = round(recipe.epochs * per_epoch)
+        self.samples, self.recipe, self.val = samples, recipe, val
+        self.steps, self.per_epoch = recipe.steps(len(samples)), recipe.steps_per_epoch(len(samples))
         self.device, self.layout = torch.device(recipe.device), layout_of(samples)
         place(model, self.device, self.layout).train()
         hooks.begin(model)

@@ -39,13 +39,17 @@ class MagnitudePruning(Masking):
             layers: names or patterns of the layers that count.
 
         Raises:
-            SettingsError: a sparsity is not in [0, 1), or nothing can be removed in so few steps.
+            SettingsError: a sparsity is not in [0, 1), the times are impossible, or nothing can be removed in so few steps.
         """
         super().__init__(layers)
         self.sparsity = dict(sparsity) if isinstance(sparsity, Mapping) else sparsity
         for share in self.sparsity.values() if isinstance(self.sparsity, dict) else [self.sparsity]:
             if not 0 <= share < 1:
                 raise SettingsError(f"sparsity: a share of the connections is in [0, 1), got {share!r}")
+        if every < 1 or not 0 <= start < stop <= 1:
+            raise SettingsError(
+                f"expected every ≥ 1 and 0 ≤ start < stop ≤ 1, got every {every}, start {start:g}, stop {stop:g}"
+            )
         self.every, self.start, self.stop = every, start, stop
         self._times = [step for step in range(every, steps + 1, every) if start * steps < step <= stop * steps]
         if not self._times:

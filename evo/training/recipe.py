@@ -62,6 +62,14 @@ class Recipe(Settings):
     device: Annotated[str, Field(description="torch device to train on, e.g. cpu or cuda")] = "cpu"
     dtype: Annotated[Dtype, Field(description="precision of forward and backward; bfloat16 trains mixed")] = "float32"
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Return how many steps a pass over so many images is; those that do not fill a batch are left out."""
+        return max(1, images // self.batch_size)
+
+    def steps(self, images: int) -> int:
+        """Return how many steps a training on so many images is."""
+        return round(self.epochs * self.steps_per_epoch(images))
+
     @field_validator("warmup")
     @classmethod
     def _check_warmup(cls, warmup: float, others: ValidationInfo) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evo.algorithms import ECS, FGA
+from evo.algorithms import ECS, FGA, NSGA2, RandomSearch
 from evo.cli.compress import METHODS, Stages, compress, read_method
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
@@ -56,13 +56,13 @@ def test_a_file_may_say_more_about_them(place: Path) -> None:
 
 def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path) -> None:
     for name, method in METHODS.items():
-        assert method.names.keys() == {"encoding", "fitness", "algorithm"} >= method.kinds.keys()
-        assert method.names["fitness"] in FITNESSES
+        assert method.defaults.keys() == {"encoding", "fitness", "algorithm"} >= method.kinds.keys()
+        assert method.defaults["fitness"]["name"] in FITNESSES
         assert read_method(name, None, TASK)[0] is method
 
 
 def test_synaptic_pruning_trains_by_the_appraisal_that_the_file_says(place: Path) -> None:
-    settings = ["finetuning.batch_size=2", "finetuning.epochs=6", "evaluator.workers=0", "fitness.epochs=0"]
+    settings = ["finetuning.batch_size=2", "finetuning.epochs=6", "evaluator.workers=0"]
     settings += ["finetuning.appraisal.threshold=0.8", "finetuning.appraisal.every=1"]
     method, config = read_method("synaptic", None, [*TASK, *settings], out=Path("run"))
     screen = io.StringIO()
@@ -74,8 +74,15 @@ def test_synaptic_pruning_trains_by_the_appraisal_that_the_file_says(place: Path
     assert read_settings(Path("run"))["source"]["finetuning"]["appraisal"]["threshold"] == 0.8
 
 
+def test_layer_policies_evolve_if_the_file_names_an_algorithm(place: Path) -> None:
+    _, alone = read_method("adalayer", None, TASK)
+    assert alone.algorithm.to_dict() == RandomSearch(evaluations=1, batch=1).to_dict()
+    _, evolved = read_method("adalayer", None, [*TASK, "algorithm.name=nsga2", "algorithm.generations=3"])
+    assert evolved.algorithm.to_dict() == NSGA2(generations=3).to_dict()
+
+
 def test_the_percentiles_of_ocnna_are_an_option(place: Path) -> None:
-    settings = ["finetuning.batch_size=2", "finetuning.epochs=1", "evaluator.workers=0", "fitness.epochs=0"]
+    settings = ["finetuning.batch_size=2", "finetuning.epochs=1", "evaluator.workers=0"]
     method, config = read_method("ocnna", None, [*TASK, *settings], k=(20, 60), out=Path("run"))
     made = compress(method, config, config.make_task(), Console(file=io.StringIO()))
     assert isinstance(made, OcnnaCompression)
@@ -97,13 +104,19 @@ def test_the_percentiles_of_ocnna_are_an_option(place: Path) -> None:
             "fnp",
             [*TASK, "algorithm.name=random"],
             None,
-            "--method fnp: its algorithm is fga, got RandomSearch; to combine parts freely: evo search",
+            "--method fnp: its algorithm is FGA, got RandomSearch; to combine parts freely: evo search",
         ),
         (
             "ecs",
             [*TASK, "encoding.name=channel_vector"],
             None,
-            "--method ecs: its encoding is filter_bits, got ChannelVector; to combine parts freely: evo search",
+            "--method ecs: its encoding is FilterBits, got ChannelVector; to combine parts freely: evo search",
+        ),
+        (
+            "adalayer",
+            [*TASK, "algorithm.name=ecs"],
+            None,
+            "--method adalayer: its algorithm is RandomSearch or NSGA2, got ECS; to combine parts freely: evo search",
         ),
         (
             "fnp",

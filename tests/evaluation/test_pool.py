@@ -307,6 +307,7 @@ def test_a_fitness_that_cannot_be_sent_is_refused_in_one_sentence(task: evo.Task
 
     evaluator = evo.LocalEvaluator(workers=1)
     with pytest.raises(
-        EvaluatorError, match=r"^the task or the fitness cannot be sent to worker processes \(cannot pickle"
+        EvaluatorError,
+        match=r"^the task, the fitness or the function cannot be sent to worker processes \(cannot pickle",
     ):
         evaluator.open(Job(task, locked, 0, 1, None))

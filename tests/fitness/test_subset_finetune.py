@@ -159,6 +159,20 @@ def test_a_subset_smaller_than_a_batch_is_refused() -> None:
     evo.SubsetFineTune(images=10, batch_size=64, epochs=0).check(TASK)
 
 
+@pytest.mark.parametrize(
+    ("appraisal", "sentence"),
+    [
+        ({}, r"^SubsetFineTune: appraisal: 1 appraisals in 2 steps are too few for the patience of 20"),
+        ({"patience": 1, "layers": ["nothing"]}, r"^SubsetFineTune: layers: unknown layer 'nothing'; known are: "),
+    ],
+)
+def test_an_appraisal_that_no_candidate_could_be_tuned_with_is_refused(
+    appraisal: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(evo.EvoError, match=sentence):
+        evo.SubsetFineTune(images=30, batch_size=15, appraisal=appraisal).check(TASK)
+
+
 def test_is_in_the_catalogue_under_its_name() -> None:
     fitness = evo.SubsetFineTune(lam=0.5)
     described = fitness.describe()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import evo
 from evo.errors import NetworkError, SettingsError
-from evo.importance import FilterSelection, ocnna, structures
+from evo.importance import FilterSelection, ocnna_scores, structures
 from evo.importance.feature_maps import NormStatistics
 from evo.importance.filters import FloatArray
 from evo.importance.ocnna import SHARD
@@ -56,7 +56,7 @@ def whole(network: evo.Network) -> nn.Module:
 def test_equal_to_a_loop_over_scikit_learn(digits_task: evo.Task) -> None:
     network = digits_task.network
     count = SHARD + 30
-    scores = ocnna(network, digits_task.train, images=count, seed=4)
+    scores = ocnna_scores(network, digits_task.train, images=count, seed=4)
     chosen = digits_task.train.take(balanced_subset(digits_task.train.y, count, np.random.default_rng(4)))
     assert list(scores) == [group.name for group in network.groups] == ["0", "4", "9"]
     for name, expected_maps in (("0", (8, 8)), ("4", (4, 4)), ("9", (1, 1))):
@@ -68,7 +68,7 @@ def test_equal_to_a_loop_over_scikit_learn(digits_task: evo.Task) -> None:
 
 
 def test_a_batch_normalisation_in_between_changes_nothing(digits_task: evo.Task) -> None:
-    scores = ocnna(digits_task.network, digits_task.train, images=60)
+    scores = ocnna_scores(digits_task.network, digits_task.train, images=60)
     chosen = digits_task.train.take(balanced_subset(digits_task.train.y, 60, np.random.default_rng(0)))
     for convolution, normalisation in (("0", "1"), ("4", "5")):
         maps = outputs(whole(digits_task.network), normalisation, chosen.x)
@@ -78,9 +78,9 @@ def test_a_batch_normalisation_in_between_changes_nothing(digits_task: evo.Task)
 def test_the_result_does_not_depend_on_who_works_and_in_how_many_processes(digits_task: evo.Task) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        alone = ocnna(digits_task.network, digits_task.train, images=2 * SHARD + 1)
+        alone = ocnna_scores(digits_task.network, digits_task.train, images=2 * SHARD + 1)
     workers = evo.LocalEvaluator(workers=2)
-    together = ocnna(digits_task.network, digits_task.train, images=2 * SHARD + 1, map_items=workers.map)
+    together = ocnna_scores(digits_task.network, digits_task.train, images=2 * SHARD + 1, map_items=workers.map)
     for name, scores in alone.items():
         assert (scores == together[name]).all()
 
@@ -111,7 +111,7 @@ def test_layers_that_share_channels_count_the_same() -> None:
     torch.manual_seed(0)
     data = images(40, 1, 6, 6)
     network = evo.Network.analyse(Residual(), data.x[:1])
-    (scores,) = ocnna(network, data, images=40).values()
+    (scores,) = ocnna_scores(network, data, images=40).values()
     per_layer = [literal(outputs(whole(network), name, data.x)) for name in ("first", "second")]
     np.testing.assert_allclose(scores, np.mean([one / one.mean() for one in per_layer], 0), rtol=1e-6)
 
@@ -131,7 +131,7 @@ def test_a_layer_that_is_called_twice_has_two_maps_per_image() -> None:
     torch.manual_seed(0)
     data = images(30, 1, 6, 6)
     network = evo.Network.analyse(Twice(), data.x[:1])
-    (scores,) = ocnna(network, data, images=30).values()
+    (scores,) = ocnna_scores(network, data, images=30).values()
     per_layer = [literal(outputs(whole(network), name, data.x)) for name in ("first", "shared")]
     np.testing.assert_allclose(scores, np.mean([one / one.mean() for one in per_layer], 0), rtol=1e-6)
 
@@ -144,7 +144,7 @@ def test_channels_with_several_filters_have_their_mean() -> None:
     data = images(20, 1, 8, 8)
     network = evo.Network.analyse(model, data.x[:1])
     assert [group.size for group in network.groups] == [3]
-    (scores,) = ocnna(network, data, images=20).values()
+    (scores,) = ocnna_scores(network, data, images=20).values()
     expected = literal(outputs(model, "0", data.x)).reshape(3, 4).mean(1)
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
@@ -162,7 +162,7 @@ def test_channels_with_several_filters_have_their_mean() -> None:
 def test_maps_of_other_shapes(first: nn.Module, rest: list[nn.Module], shape: tuple[int, ...]) -> None:
     data = images(25, *shape)
     network = evo.Network.analyse(nn.Sequential(first, nn.ReLU(), *rest, nn.Flatten()), data.x[:1])
-    (scores,) = ocnna(network, data, images=25).values()
+    (scores,) = ocnna_scores(network, data, images=25).values()
     maps = first(data.x).detach()
     if isinstance(first, nn.Linear):
         maps = maps.mT[:, :, None]  # a row of tokens
@@ -183,7 +183,7 @@ def test_filters_that_never_fire_count_nothing_and_layers_of_one_filter_stay_who
         second.weight[3] = 0
     data = images(20, 1, 7, 7)
     network = evo.Network.analyse(model, data.x[:1])
-    scores = ocnna(network, data, images=20)
+    scores = ocnna_scores(network, data, images=20)
     assert list(scores) == ["1"]
     assert (scores["1"] == 0).tolist() == [False, False, True, True]
     (structure,) = structures(network, scores, [50])
@@ -193,9 +193,8 @@ def test_filters_that_never_fire_count_nothing_and_layers_of_one_filter_stay_who
 def test_fewer_images_than_asked_for_are_all() -> None:
     network = network_of("lenet")
     data = images(7, 1, 28, 28)
-    for one, other in zip(
-        ocnna(network, data, images=5000, seed=1).values(), ocnna(network, data, images=7, seed=1).values(), strict=True
-    ):
+    found, expected = (ocnna_scores(network, data, images=number, seed=1) for number in (5000, 7))
+    for one, other in zip(found.values(), expected.values(), strict=True):
         assert (one == other).all()
 
 
@@ -204,13 +203,14 @@ def test_fewer_images_than_asked_for_are_all() -> None:
     [
         ({"images": 1}, r"^images: a deviation takes at least 2 images, got 1 of 7 training images$"),
         ({"images": 0}, r"^images: .* got 0 of 7"),
+        ({"images": 5e3}, r"^images: expected a whole number, got 5000\.0$"),
         ({"variance": 0.0}, r"^variance: expected a share in \(0, 1\], got 0\.0$"),
         ({"variance": 1.5}, r"^variance: .* got 1\.5$"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        ocnna(network_of("lenet"), images(7, 1, 28, 28), **settings)  # type: ignore[arg-type]
+        ocnna_scores(network_of("lenet"), images(7, 1, 28, 28), **settings)  # type: ignore[arg-type]
 
 
 def test_outputs_that_are_no_numbers_are_refused() -> None:
@@ -218,7 +218,7 @@ def test_outputs_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(
         NetworkError, match=r"^conv1: its output is not finite, so that its filters cannot be compared$"
     ):
-        ocnna(network_of("lenet"), Samples(data.x * 1e38, data.y))
+        ocnna_scores(network_of("lenet"), Samples(data.x * 1e38, data.y))
 
 
 def test_channels_that_no_layer_returns_are_refused() -> None:
@@ -234,7 +234,7 @@ def test_channels_that_no_layer_returns_are_refused() -> None:
     data = images(7, 1, 8, 8)
     network = evo.Network.analyse(Bare(), data.x[:1])
     with pytest.raises(NetworkError, match=r"^filters: OCNNA looks at what layers return, and none that is called"):
-        ocnna(network, data)
+        ocnna_scores(network, data)
 
 
 class TestStructures:
@@ -256,7 +256,7 @@ class TestStructures:
     def test_equal_channels_stay_together(self) -> None:
         network = network_of("lenet")
         equal = {group.name: np.ones(group.size) for group in network.groups}
-        assert structures(network, equal, (100,)) == [network.full]
+        assert structures(network, equal, 100) == [network.full]
 
     def test_grouped_convolutions_keep_equally_many_of_each_part(self) -> None:
         network = network_of("alexnet")
@@ -276,6 +276,8 @@ class TestStructures:
         scores = self.scores(network)
         with pytest.raises(SettingsError, match=r"^k: a percentile lies between 0 and 100, got 101$"):
             structures(network, scores, (10, 101))
+        with pytest.raises(SettingsError, match=r"^k: expected percentiles between 0 and 100, got 'most'$"):
+            structures(network, scores, "most")  # type: ignore[arg-type]
         with pytest.raises(SettingsError, match=r"'fc9'"):
             structures(network, scores, free=("fc9",))
         with pytest.raises(SettingsError, match=r"^scores: fc1 has 500 channels and needs as many finite numbers$"):
@@ -291,7 +293,7 @@ class TestStructures:
 def test_a_selection_keeps_the_most_important_filters(digits_task: evo.Task) -> None:
     network = digits_task.network
     selection = FilterSelection(network, "ocnna", 3, samples=digits_task.train)
-    scores = ocnna(network, digits_task.train, seed=3)
+    scores = ocnna_scores(network, digits_task.train, seed=3)
     for counts in ([3, 5, 7], [1, 2, 3]):
         for name, mask in selection.masks(counts).items():
             assert set(np.flatnonzero(mask)) == set(np.argsort(-scores[name], kind="stable")[: mask.sum()])

@@ -161,6 +161,23 @@ def test_what_cannot_work_is_refused(
         adalayer(digits_task, **{"fitness": FITNESS, "evaluator": HERE, "out": folder, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"budget": {"bytes": 0.1}}, r"^budget: expected a Budget, got dict$"),
+        ({"bits": 33}, r"^LayerPolicy: got .*bits is a range"),
+        ({"select": "l9"}, r"^LayerPolicy\.select: got 'l9'"),
+        ({"free": ("nothing",)}, r"unknown coupling group 'nothing'"),
+    ],
+)
+def test_uniform_compression_that_cannot_work_is_refused(
+    digits_task: evo.Task, folder: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    common: dict[str, Any] = {"bits": 6, "budget": BUDGET, "fitness": FITNESS, "evaluator": HERE, "out": folder}
+    with pytest.raises(SettingsError, match=sentence):
+        uniform_compression(digits_task, **{**common, **changes})
+
+
 def test_an_objective_is_named_once_and_known() -> None:
     with pytest.raises(SettingsError, match=r"unknown objective 'eror'; did you mean 'error'\?"):
         evo.SubsetFineTune(compare_by=("eror",))

@@ -11,8 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import evo
 from evo.errors import RunFolderError, SettingsError
-from evo.importance import ocnna as importance
-from evo.importance import structures
+from evo.importance import ocnna_scores, structures
 from evo.recipes import ocnna as module
 from evo.recipes.ocnna import SCORES, OcnnaCompression, ocnna
 from evo.training import EpochReport, Recipe
@@ -25,7 +24,7 @@ PERCENTILES = (0, 30, 80, 30)
 def compress(task: evo.Task, folder: Path, **settings: Any) -> OcnnaCompression:
     parts: dict[str, Any] = {
         "k": PERCENTILES,
-        "images": IMAGES,
+        "images": np.int64(IMAGES),
         "evaluator": evo.LocalEvaluator(workers=0),
         "finetuning": RECIPE,
     }
@@ -50,7 +49,7 @@ def copied(result: OcnnaCompression, folder: Path, tmp_path: Path) -> Path:
 
 def test_every_percentile_is_measured_as_it_is_cut(digits_task: evo.Task, result: OcnnaCompression) -> None:
     network = digits_task.network
-    scores = importance(network, digits_task.train, images=IMAGES)
+    scores = ocnna_scores(network, digits_task.train, images=IMAGES)
     assert all((scores[name] == own).all() for name, own in result.scores.items())
     expected = structures(network, scores, PERCENTILES)
     table = result.sensitivity
@@ -121,13 +120,25 @@ def test_scores_of_something_else_are_refused(digits_task: evo.Task, copied: Pat
         compress(digits_task, copied)
 
 
+def test_the_folder_of_another_search_is_refused_before_any_work(
+    digits_task: evo.Task, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / SCORES).unlink()
+    monkeypatch.setattr(module, "ocnna_scores", None)  # would raise if it were called
+    with pytest.raises(RunFolderError, match=r"belongs to another search \(algorithm\.batch was 4, is now 1\)"):
+        compress(digits_task, copied, k=40)
+    assert not (copied / SCORES).exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"k": 101}, r"^k: a percentile lies between 0 and 100, got 101"),
+        ({"k": "most"}, r"^k: expected percentiles between 0 and 100, got 'most'$"),
         ({"k": ()}, r"^k, tolerance: expected a percentile and a share ≥ 0, got \[\] and 0\.02$"),
         ({"tolerance": -0.1}, r"^k, tolerance: .* and -0\.1$"),
         ({"free": ("nothing",)}, r"'nothing'"),
+        ({"free": "conv*"}, r"^free: got 'conv\*'; expected at least one pattern in a tuple"),
         ({"images": 1}, r"^images: a deviation takes at least 2 images, got 1 of 600 training images$"),
         ({"variance": 0.0}, r"^variance: expected a share"),
         ({"finetuning": {"epochs": 3}}, r"^finetuning: expected a Recipe, got dict$"),

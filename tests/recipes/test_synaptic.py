@@ -132,6 +132,11 @@ def test_a_fitness_may_prune_connections_too(digits_task: evo.Task) -> None:
     [
         ({"appraisal": {"threshold": 1}}, r"^appraisal: expected a Appraisal, got dict$"),
         ({"finetuning": {"epochs": 3}}, r"^finetuning: expected a Recipe, got dict$"),
+        (
+            {"appraisal": Appraisal(every=30)},
+            r"^finetuning: appraisal: \d appraisals in \d+ steps are too few for the patience of 20; train longer, or lower",
+        ),
+        ({"appraisal": Appraisal(layers=["nothing"])}, r"^finetuning: layers: unknown layer 'nothing'; known are: "),
         ({"seed": -1}, r"^seed: expected a whole number ≥ 0, got -1$"),
     ],
 )

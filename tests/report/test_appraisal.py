@@ -1,7 +1,9 @@
 """The picture of synaptic pruning shows the numbers of the history."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from evo.errors import SettingsError
 from evo.report.appraisal import plot_appraisals
@@ -29,8 +31,22 @@ def test_without_dead_units_and_errors_it_can_be_drawn(digits: Samples) -> None:
     recipe = Recipe(epochs=1, batch_size=16, appraisal=Appraisal(threshold=0.1, patience=2))
     model = train(network(), digits.take(np.arange(160)), recipe, np.random.default_rng(0))
     figure = plot_appraisals(appraisals(model))
-    figure.canvas.draw()
-    assert not figure.axes[1].lines
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[1].texts] == ["none"]
+
+
+def test_of_many_layers_the_legend_names_some() -> None:
+    steps = [{"step": step, "layer": f"layer{layer}"} for step in (10, 20) for layer in range(40)]
+    history = pd.DataFrame(steps).assign(connections=100, alive=50, dead_units=3.0, epoch=1.0, error=0.5)
+    left, dead, _ = plot_appraisals(history).axes
+    assert len({to_hex(line.get_color()) for line in left.lines}) == 41
+    for axes, names in (
+        (left, ["layer0", "layer20", "layer39", "all"]),
+        (dead, ["layer0", "layer20", "layer38", "layer39"]),
+    ):
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == names
 
 
 def test_without_appraisals_there_is_nothing_to_draw() -> None:

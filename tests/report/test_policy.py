@@ -1,6 +1,7 @@
 """Pictures and table of a layer policy: what they show is what the table says."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,25 @@ class TestRibbon:
     def test_every_layer_has_its_name(self, layers: pd.DataFrame) -> None:
         texts = [text.get_text().split("\n")[0] for text in plot_ribbon(layers).axes[0].texts]
         assert texts == list(layers.index)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        described(PAPER),
+        many(12),
+        many(12).rename(index=lambda name: f"features.denseblock1.{name}"),
+        many(60).assign(kept_params=np.geomspace(1, 1e6, 60)),
+    ],
+    ids=["paper", "12 layers", "long names", "60 layers, the last ones large"],
+)
+def test_names_below_the_ribbon_do_not_overlap(layers: pd.DataFrame) -> None:
+    figure = plot_ribbon(layers)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.x1
 
 
 def _segments(layers: pd.DataFrame) -> list[Rectangle]:

@@ -115,7 +115,7 @@ class Literal:
 
     def see(self, x: Tensor) -> None:
         number, settings = 0, self.settings
-        if not settings.start * self.steps <= self.step < settings.stop * self.steps:
+        if not settings.start * self.steps < self.step + 1 <= settings.stop * self.steps:
             return
         with torch.no_grad():
             for layer in self.model:
@@ -318,6 +318,13 @@ def test_passes_outside_of_steps_do_not_count() -> None:
     assert torch.equal(observe(True), observe(False))
 
 
+def test_the_first_appraisal_has_seen_a_batch_wherever_it_falls() -> None:
+    model, hook = perceptron(), ConnectionAppraisal(Appraisal(threshold=0, every=1, start=0.1, stop=0.5), 25)
+    fit(model, hook, (6,), 25)
+    assert sorted(set(hook.history["step"])) == list(range(3, 13))
+    assert (hook.history["q95"] > 0).all()
+
+
 def test_it_works_under_autocast_and_on_inputs_of_any_rank() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -340,7 +347,15 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"patience": 2, "lr": 0.3}, {"optimizer": "adam", "lr": 0.01, "dtype": "bfloat16"}]
+    "settings",
+    [
+        {},
+        {"patience": 2, "lr": 0.3},
+        {"optimizer": "adam", "lr": 0.01, "dtype": "bfloat16"},
+        pytest.param(
+            {"device": "cuda"}, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+        ),
+    ],
 )
 def test_as_part_of_a_recipe_it_survives_a_crash_bit_for_bit(
     settings: dict[str, object], some: Samples, tmp_path: Path
@@ -362,6 +377,17 @@ def test_as_part_of_a_recipe_it_survives_a_crash_bit_for_bit(
     assert same(content(again), content(whole))
     pd.testing.assert_frame_equal(appraisals(again), appraisals(whole))
     assert 0.1 < sparsity(whole) < 0.9
+
+
+def test_a_restored_history_is_the_same_to_the_last_digit() -> None:
+    model, hook = perceptron(), ConnectionAppraisal(EAGER, 8)
+    fit(model, hook, (6,), 8)
+    hook.after_epoch(0.1)
+    again = ConnectionAppraisal(EAGER, 8)
+    again.begin(perceptron())
+    again.restore(hook.tensors())
+    pd.testing.assert_frame_equal(again.history, hook.history, check_exact=True)
+    assert set(again.history["error"]) == {0.1}
 
 
 def test_the_best_epoch_is_handed_back_with_the_connections_that_it_had(some: Samples) -> None:
@@ -409,6 +435,15 @@ def test_a_long_history_is_noted_in_part() -> None:
     assert noted["step"].max() == 250
 
 
+def test_weights_that_are_computed_anew_are_no_connections() -> None:
+    model = perceptron()
+    with torch.no_grad():
+        model[2].weight[:, :4] = 0  # type: ignore[operator]
+    for layer in (model[0], model[4]):
+        nn.utils.parametrizations.weight_norm(layer)
+    assert sparsity(model) == 0.5
+
+
 def test_a_layer_of_one_bit_which_cannot_be_zero_stays_whole() -> None:
     bits = Origin(blueprint=evo.Blueprint(()).with_bits({"0": 2, "2": 1}))
     hook = ConnectionAppraisal(Appraisal(), 99)
@@ -425,6 +460,7 @@ def test_a_layer_of_one_bit_which_cannot_be_zero_stays_whole() -> None:
             lambda: Recipe(appraisal=True),
             r"Recipe\.appraisal: got True; input should be a valid dictionary or instance",
         ),
+        (lambda: Appraisal(start=0.7), r"^Appraisal\.stop: got 0\.6; later than start, which is 0\.7$"),
         (
             lambda: ConnectionAppraisal(Appraisal(every=10), 84),
             r"^appraisal: 5 appraisals in 84 steps are too few for the patience of 20; train longer, or lower every or pat",

@@ -63,6 +63,8 @@ def test_it_survives_a_crash_bit_for_bit(some: Samples, tmp_path: Path) -> None:
         (lambda: MagnitudePruning(1.0, 10), r"^sparsity: a share of the connections is in \[0, 1\), got 1\.0$"),
         (lambda: MagnitudePruning({"0": -1}, 10), "got -1"),
         (lambda: MagnitudePruning(0.5, 9), r"^steps: got 9, but every 10 between 10% and 80% there is none$"),
+        (lambda: MagnitudePruning(0.5, 99, every=0), r"^expected every ≥ 1 and 0 ≤ start < stop ≤ 1, got every 0"),
+        (lambda: MagnitudePruning(0.5, 99, start=0.9), r"got every 10, start 0\.9, stop 0\.8$"),
         (
             lambda: MagnitudePruning({"8": 0.5}, 100).begin(network()),
             r"^sparsity: unknown layer '8'; known are: 0, 4, 7$",
