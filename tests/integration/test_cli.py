@@ -255,7 +255,7 @@ def test_the_example_of_an_own_network(shell: Shell) -> None:
     [
         (["search", "nope.toml"], "nope.toml: no such file"),
         (["compress", "--method", "fnp"], "name a run.toml, or network and data: --set task.model=… --set task.data=…"),
-        (["compress", "--method", "fnp", str(DIGITS)], "--method fnp: its algorithm is fga, got ECS; to combine parts"),
+        (["compress", "--method", "fnp", str(DIGITS)], "--method fnp: its algorithm is FGA, got ECS; to combine parts"),
         (
             ["compress", "--method", "ecs", str(DIGITS), "--save", "RUN/run.toml/small.evo"],
             "RUN/run.toml/small.evo: cannot be written (RUN/run.toml is not a folder)",
