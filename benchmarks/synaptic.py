@@ -114,6 +114,10 @@ class Outcome:
     curve: list[float]
     seconds: float
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the results file says about it: all but the curve."""
+        return {name: value for name, value in asdict(self).items() if name != "curve"}
+
 
 class Problem:
     """One network on one data set."""
@@ -361,7 +365,7 @@ def main() -> None:
                 out.mkdir(parents=True, exist_ok=True)
                 plot_appraisals(appraised.history).savefig(out / "synaptic_lenet.png", dpi=120)
         results[name] = summary(runs)
-        every[name] = [{way: asdict(one) for way, one in run.items()} for run in runs]
+        every[name] = [{way: one.figures() for way, one in run.items()} for run in runs]
         show({name: results[name]}, console)
     described = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in vars(plan).items()}
     content = {"question": (__doc__ or "").splitlines()[0], "plan": described, "results": results, "runs": every}

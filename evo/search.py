@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ from evo.budget import Budget
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
-from evo.errors import EvoError, SettingsError
+from evo.errors import SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
 from evo.fitness.base import Fitness
 from evo.folder import check_same, claimed, describe_search, folder_for, open_history, recorded_seeds
 from evo.history import COLUMNS, History, Row
 from evo.ledger import Ledger
-from evo.network import Network
 from evo.reuse import Peers, identity
 from evo.run import Run
+from evo.seeds import encoded, listed
 from evo.task import Task
 
 
@@ -128,10 +128,10 @@ def search(
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task, weights, budget)
     folder = folder_for(out)
-    begin_with = recorded_seeds(folder) if seeds is None else _listed(seeds)
+    begin_with = recorded_seeds(folder) if seeds is None else listed(seeds)
     settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, begin_with, seed, source)
     check_same(folder, settings)  # now: the seeds of another search make no sense here
-    individuals = _encoded(begin_with, space, task.network)
+    individuals = encoded(begin_with, space, task.network)
     own = [individual for individual in space.seeds if individual not in individuals]
     individuals += own[: max(0, algorithm.places - len(individuals))]
     algorithm = algorithm.model_copy()
@@ -189,39 +189,6 @@ def check(
     fitness.check(task)
     if budget is not None:
         limits_of(encoding, task.network, budget)
-
-
-def _listed(seeds: Sequence[Blueprint]) -> list[Blueprint]:
-    """Return seeds as a list.
-
-    Raises:
-        SettingsError: they are something else.
-    """
-    listed = list(seeds) if isinstance(seeds, Iterable) else None
-    if listed is None or not all(isinstance(one, Blueprint) for one in listed):
-        raise SettingsError(f"seeds: expected structures (evo.Blueprint) in a list, got {seeds!r:.100}")
-    return listed
-
-
-def _encoded(structures: Sequence[Blueprint], space: GenomeSpace, network: Network) -> list[Individual]:
-    """Return the genomes of given structures.
-
-    Raises:
-        SettingsError: the encoding cannot express one, or it exceeds the budget.
-    """
-    individuals = []
-    for number, structure in enumerate(structures):
-        try:
-            individual = space.repair(space.encode(structure))
-        except (KeyError, ValueError, EvoError) as error:
-            raise SettingsError(f"seeds: structure {number} is not one of this search's ({error})") from None
-        decoded = space.decode(individual)
-        if (network.counts(decoded) != network.counts(structure)).any() or decoded.bits != structure.bits:
-            raise SettingsError(f"seeds: structure {number} cannot be expressed by this encoding")
-        if isinstance(space, Budgeted) and not space.limits.fits(space.counts(individual), space.bits(individual)):
-            raise SettingsError(f"seeds: structure {number} exceeds the budget of {space.limits.describe()}")
-        individuals.append(individual)
-    return individuals
 
 
 class _Loop:

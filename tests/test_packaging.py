@@ -126,7 +126,7 @@ ORDER = (
     {"evo.evaluation", "evo.history"},
     {"evo.algorithms", "evo.run"},
     {"evo.folder", "evo.export", "evo.reuse"},
-    {"evo.ledger", "evo.status"},
+    {"evo.ledger", "evo.seeds", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},
