@@ -18,7 +18,7 @@ Outputs: a table on the screen (accuracy with 95 % intervals, difference to the 
 the closed form and of the evolved policy, `benchmarks/results/adalayer_*.png`, and `benchmarks/results/adalayer_cifar10.json`.
 Networks and searches are kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
 
-Run: `python -m benchmarks.adalayer_cifar10 --device cuda`, or without a GPU `--small`, which learns from 12,000 images and takes
+Run: `python -m benchmarks.adalayer_cifar10 --device cuda`, or without a GPU `--small`, which learns from 12,000 images in
 two hours of one processor (`--quick` two minutes, to show that it runs). The images are read from the folder `EVO_DATA`.
 """
 
