@@ -305,6 +305,20 @@ def keys(
         print_keys(console())
 
 
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print every part that a run.toml can name: built in, or brought by an installed package, and whether it works."""
+    from evo.cli import plugins as parts
+
+    found = parts.listing()
+    if as_json:
+        print(parts.as_json(found))
+    else:
+        parts.show(found, console())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on standard error and exit status 2."""
     try:

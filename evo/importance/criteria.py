@@ -245,7 +245,7 @@ def _complaint(found: object) -> str | None:
 
 
 CRITERIA: Registry[Criterion] = Registry(
-    "filter selection",
+    "importance criterion",
     "evo.importance",
     {"l1": l1, "l2": l2, "knn": knn, "kmeans": kmeans, "random": chance, "bn_scale": bn_scale, "ocnna": ocnna},
     _complaint,

@@ -119,7 +119,7 @@ BAD = {
     ),
     "model is a number": (
         GOOD.replace("parts:network", "parts:number"),
-        "run.toml: task.model: parts:number is an int, expected a torch.nn.Module or a function returning one",
+        "run.toml: task.model: parts:number is an int; expected a torch.nn.Module or a function returning one",
     ),
     "arguments of a network": (
         GOOD.replace("parts:network", "parts:net").replace("[fitness]", "model_args = { width = 2 }\n[fitness]"),
@@ -148,7 +148,7 @@ BAD = {
     ),
     "not an algorithm": (
         GOOD + '[algorithm]\nname = "parts:network"\n',
-        "run.toml: algorithm.name: parts:network is a function, expected a subclass of evo.algorithms.base.Algorithm",
+        "run.toml: algorithm.name: parts:network is a function; expected a subclass of evo.algorithms.base.Algorithm",
     ),
 }
 BAD_WHEN_LOADED = {

@@ -173,7 +173,7 @@ def test_illegal_counts_are_refused(name: str, counts: list[int], message: str) 
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"select: unknown filter selection 'knnn'; did you mean 'knn'\?"):
+    with pytest.raises(SettingsError, match=r"select: unknown importance criterion 'knnn'; did you mean 'knn'\?"):
         FilterSelection(network_of("lenet"), "knnn")
 
 
