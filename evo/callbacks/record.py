@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from evo.errors import SettingsError
 from evo.history import COLUMNS
 from evo.importing import describe
 from evo.network import COSTS
 from evo.run import Run
+from evo.settings import NestedError
 
 PARTS = ("seed", "threads", "task", "encoding", "fitness", "algorithm", "budget")
 """What of a run's settings decides its results."""
@@ -77,8 +77,9 @@ def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, bool | i
             yield prefix + name, value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def missing_package(callback: str, extra: str, error: ImportError) -> SettingsError:
+def missing_package(callback: str, extra: str, error: ImportError) -> NestedError:
     """Return what to raise if what a callback writes with cannot be imported."""
-    return SettingsError(
-        f"{callback} needs a package that is not there ({describe(error)}); install with: pip install 'evo-arch[{extra}]'"
+    return NestedError(
+        f"{callback} needs a package that is not there ({describe(error)}); install with: pip install 'evo-arch[{extra}]'",
+        callback,
     )

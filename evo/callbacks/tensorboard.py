@@ -20,7 +20,7 @@ class TensorBoard(Settings, Callback):
 
     Objectives, costs, seconds and failures by the id of the evaluation's row, statistics by generation, the settings as
     hyperparameters. A search that goes on writes the log anew from the run's history, and TensorBoard shows nothing that was
-    in the folder before.
+    in the folder before. A result is logged once all rows before it have theirs.
     """
 
     log_dir: Annotated[
@@ -29,6 +29,10 @@ class TensorBoard(Settings, Callback):
     flush_seconds: Annotated[int, Field(ge=1, description="the log is written to disk so often")] = 30
 
     _writer: Any = PrivateAttr(default=None)
+    # TensorBoard takes a step that is not larger than the last one for a restart, and drops what is beyond it. So rows are
+    # logged in the order of their ids, which is not that in which workers come back.
+    _next: int = PrivateAttr(default=0)
+    _held: dict[int, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any) -> None:
         """Look for the package.
@@ -44,6 +48,7 @@ class TensorBoard(Settings, Callback):
         # The step from which on TensorBoard forgets what earlier files say: all of it. The history knows better than a log
         # whose end was lost with its process.
         self._writer = _writer_class()(str(folder), purge_step=0, flush_secs=self.flush_seconds)
+        self._next, self._held = 0, {}
         self._describe(run)
         for row in record.recorded_rows(run):
             self.on_evaluation(row)
@@ -52,7 +57,13 @@ class TensorBoard(Settings, Callback):
         self._writer.flush()
 
     def on_evaluation(self, row: Mapping[str, Any]) -> None:
-        """Log what was evaluated, and why it failed if it did."""
+        """Log what was evaluated, and why it failed if it did, up to the first row that has no result yet."""
+        self._held[row["id"]] = row
+        while self._next in self._held:
+            self._log_row(self._held.pop(self._next))
+            self._next += 1
+
+    def _log_row(self, row: Mapping[str, Any]) -> None:
         values = record.evaluation(row)
         if not values:
             return
@@ -90,6 +101,8 @@ class TensorBoard(Settings, Callback):
 
     def _close(self) -> None:
         if self._writer is not None:
+            for number in sorted(self._held):
+                self._log_row(self._held[number])
             self._writer.close()
             self._writer = None
 

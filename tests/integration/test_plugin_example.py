@@ -65,11 +65,13 @@ def test_its_names_make_a_search_that_workers_do_and_that_can_be_continued(
     settings = [argument for setting in small + local for argument in ("--set", setting)]
     run("search", str(EXAMPLE / "run.toml"), "--out", str(folder), *settings)
     assert "stopped after generation 1 of 3" in capsys.readouterr().out
-    run("resume", str(folder), "--set", "max_evaluations=100")
+    run("resume", str(folder), "--set", "max_evaluations=100", "--set", "evaluator.workers=0")
     found = evo.Run(folder)
     assert list(found.history["generation"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert set(found.history["status"]) == {"ok"}
-    assert (found.history.query("not cached")["worker"] != os.getpid()).all()
+    by_workers = found.history.query("not cached")["worker"] != os.getpid()
+    assert by_workers[:3].all()
+    assert not by_workers[3:].any()
     recorded = read_settings(folder)
     assert recorded["algorithm"]["name"] == "evo_hill.algorithm:HillClimbing"
     assert recorded["encoding"]["select"] == "geometric_median"
