@@ -1,6 +1,5 @@
 """Data sets that need no download; `DATASETS` names them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,4 @@ def _complaint(found: object) -> str | None:
     return None if callable(found) or isinstance(found, tuple | list) else "expected data, or a function returning them"
 
 
-DATASETS: Registry[Callable[..., Any] | tuple[Any, ...] | list[Any]] = Registry(
-    "data set", "evo.datasets", {"digits": digits}, _complaint
-)
+DATASETS: Registry[Any] = Registry("data set", "evo.datasets", {"digits": digits}, _complaint)

@@ -51,7 +51,7 @@ def check(run: evo.Run, store: str, found: Any) -> None:
     assert steps(store, found, "evaluation/failed") == (measured["status"] != "ok").astype(float).to_dict()
     assert steps(store, found, "evaluation/seconds") == measured["seconds"].to_dict()
     generations = run.generations.set_index("generation")
-    for name in generations:
+    for name in map(str, generations):
         assert steps(store, found, f"generation/{name}") == generations[name].dropna().to_dict()
 
 

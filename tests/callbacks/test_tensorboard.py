@@ -46,7 +46,7 @@ def check(run: evo.Run, folder: Path) -> None:
     assert scalars(log, "evaluation/failed") == (measured["status"] != "ok").astype(float).to_dict()
     assert scalars(log, "evaluation/seconds") == pytest.approx(measured["seconds"].to_dict(), rel=1e-6)
     generations = run.generations.set_index("generation")
-    for name in generations:
+    for name in map(str, generations):
         assert scalars(log, f"generation/{name}") == pytest.approx(generations[name].dropna().to_dict(), rel=1e-6)
     failures = log.Tensors("failures/text_summary")
     assert [event.step for event in failures] == sorted(measured.query("status != 'ok'").index)

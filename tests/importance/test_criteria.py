@@ -101,9 +101,9 @@ def test_what_raises_is_one_sentence_and_what_refuses_is_left(task: evo.Task) ->
     with pytest.raises(
         SettingsError, match=r"^select: .*broken raised ZeroDivisionError: division by zero \(test_crit"
     ):
-        FilterSelection(task.network, criterion(broken)).masks(counts)  # type: ignore[arg-type]
+        FilterSelection(task.network, criterion(broken)).masks(counts)
     with pytest.raises(NetworkError, match=r"^not this one$"):
-        FilterSelection(task.network, criterion(refusing)).masks(counts)  # type: ignore[arg-type]
+        FilterSelection(task.network, criterion(refusing)).masks(counts)
 
 
 def test_a_criterion_that_keeps_other_numbers_is_refused(task: evo.Task) -> None:

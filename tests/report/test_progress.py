@@ -111,7 +111,7 @@ def test_in_a_terminal_it_is_redrawn_and_goes_on_counting(monkeypatch: pytest.Mo
 def test_the_terminal_is_given_back_when_a_search_fails() -> None:
     stream = io.StringIO()
     display = ProgressDisplay(Console(file=stream, force_terminal=True, width=80))
-    display.__enter__()(STATE)
+    display.__enter__().on_progress(STATE)
     display.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert "\x1b[?25h" in stream.getvalue()  # the cursor is visible again
 
