@@ -5,13 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evo.algorithms import Algorithm, SteadyState
 from evo.blueprint import Blueprint
 from evo.budget import Budget
+from evo.callbacks.base import Callback, Progress, check_callbacks, followed, tell
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
@@ -27,45 +27,6 @@ from evo.seeds import encoded, listed
 from evo.task import Task
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a search is, for a display.
-
-    Attributes:
-        generation: finished generations.
-        generations: how many there will be.
-        asked: individuals of the current generation.
-        pending: those of them still to be evaluated.
-        evaluated: evaluations of the whole run so far, failures included.
-        failed: how many of these failed or timed out.
-        cached: individuals that were looked up instead.
-        reused: how many of those evaluated another run had measured.
-        best: the row with the best first objective: all its objectives and costs, and its `id`; None before the first.
-        objective: name of that first objective.
-        original: the costs of the unpruned network.
-        seconds: since this search (or its resumption) started.
-        seconds_left: an estimate; None before the first generation is done.
-        drawn: genomes drawn so far, if there is a budget.
-        rejected: how many of these exceeded it.
-    """
-
-    generation: int
-    generations: int
-    asked: int
-    pending: int
-    evaluated: int
-    failed: int
-    cached: int
-    reused: int
-    best: Mapping[str, float] | None
-    objective: str
-    original: Mapping[str, int]
-    seconds: float
-    seconds_left: float | None
-    drawn: int = 0
-    rejected: int = 0
-
-
 def search(
     task: Task,
     *,
@@ -79,7 +40,7 @@ def search(
     seed: int = 0,
     max_evaluations: int | None = None,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     source: Mapping[str, Any] | None = None,
 ) -> Run:
     """Search for small networks and return the run; every result is in its folder before the search moves on.
@@ -104,7 +65,7 @@ def search(
         reuse: take what runs in folders beside this one have measured of the same task, by the same fitness and seed,
             instead of measuring it again; it counts as evaluated. A fitness of your own takes part if it has a `version`.
             See `evo.reuse.identity`.
-        progress: called after every evaluation and generation.
+        callbacks: what follows the search, see `evo.callbacks`; it makes no difference to the result.
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
@@ -113,6 +74,7 @@ def search(
             the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
+        CallbackError: a callback raised something; the search can be continued.
     """
     evaluator = evaluator or LocalEvaluator()
     check(
@@ -124,6 +86,7 @@ def search(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=max_evaluations,
+        callbacks=callbacks,
     )
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task, weights, budget)
@@ -144,10 +107,12 @@ def search(
         history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
         peers = opened.enter_context(closing(Peers(folder, judged_by, ask=reuse)))
         job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
-        _Loop(
-            task, fitness, algorithm, space, history, peers, max_evaluations, progress, lambda: evaluator.open(job)
-        ).run()
-    return Run(folder, task)
+        run = Run(folder, task)
+        with followed(run, callbacks):
+            _Loop(
+                task, fitness, algorithm, space, history, peers, max_evaluations, callbacks, lambda: evaluator.open(job)
+            ).run()
+    return run
 
 
 def check(
@@ -160,6 +125,7 @@ def check(
     evaluator: Evaluator,
     seed: int,
     max_evaluations: int | None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Raise SettingsError, in one sentence, for arguments of `search` that cannot work; it does this before all else."""
     for name, value, kind in (
@@ -180,6 +146,7 @@ def check(
         raise SettingsError(f"seed: expected a whole number ≥ 0, got {seed!r}")
     if max_evaluations is not None and (type(max_evaluations) is not int or max_evaluations < 1):
         raise SettingsError(f"max_evaluations: expected a whole number ≥ 1, got {max_evaluations!r}")
+    check_callbacks(callbacks)
     for objective in fitness.objectives:
         if objective.name in {*COLUMNS, "genome", "structure"} or not objective.name:
             raise SettingsError(
@@ -203,7 +170,7 @@ class _Loop:
         history: History,
         peers: Peers,
         max_evaluations: int | None,
-        progress: Callable[[Progress], None] | None,
+        callbacks: Sequence[Callback],
         open_session: Callable[[], Session],
     ) -> None:
         self._algorithm = algorithm
@@ -217,11 +184,12 @@ class _Loop:
             history,
             peers,
             per_generation=None if self._steady is None else self._steady.population,
+            announce=self._announce,
         )
         self._objective = fitness.objectives[0].name
         self._original = task.network.cost_of(task.network.full)
         self._limit = max_evaluations
-        self._progress = progress
+        self._callbacks = callbacks
         self._open_session = open_session
         self._session: Session | None = None
         self._began = time.monotonic()
@@ -396,32 +364,37 @@ class _Loop:
         self._history.finish_generation(generation, statistics, state)
         self._told, self._judged = [], []
         self._draws.clear()
+        numbered, progress = {"generation": generation, **statistics}, self._progress()
+        tell(self._callbacks, lambda callback: callback.on_generation(numbered, progress))
+
+    def _announce(self, row: Row) -> None:
+        tell(self._callbacks, lambda callback: callback.on_evaluation(row.to_dict()))
 
     def _report(self) -> None:
-        if self._progress is None:
-            return
+        progress = self._progress()
+        tell(self._callbacks, lambda callback: callback.on_progress(progress))
+
+    def _progress(self) -> Progress:
         ledger = self._ledger
         seconds = time.monotonic() - self._began
         done = self._algorithm.generation
         total = self._algorithm.rounds
         pending = self._size - len(self._told) if self._told or ledger.open else 0
         share = done - self._resumed_at + (1 - pending / max(1, self._size) if pending else 0)
-        self._progress(
-            Progress(
-                generation=done,
-                generations=total,
-                asked=self._size,
-                pending=pending,
-                evaluated=ledger.evaluated,
-                failed=ledger.failed,
-                cached=ledger.cached,
-                reused=ledger.reused,
-                best=ledger.best,
-                objective=self._objective,
-                original=self._original,
-                seconds=seconds,
-                seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
-                drawn=self._drawn["drawn"],
-                rejected=self._drawn["rejected"],
-            )
+        return Progress(
+            generation=done,
+            generations=total,
+            asked=self._size,
+            pending=pending,
+            evaluated=ledger.evaluated,
+            failed=ledger.failed,
+            cached=ledger.cached,
+            reused=ledger.reused,
+            best=ledger.best,
+            objective=self._objective,
+            original=self._original,
+            seconds=seconds,
+            seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
+            drawn=self._drawn["drawn"],
+            rejected=self._drawn["rejected"],
         )

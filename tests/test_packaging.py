@@ -114,6 +114,7 @@ assert not os.listdir("."), os.listdir(".")
 ORDER = (
     {"evo.errors"},
     {"evo.settings", "evo.importing", "evo.glance"},
+    {"evo.plugins"},
     {"evo.blueprint"},
     {"evo.quantization"},
     {"evo.network"},
@@ -126,7 +127,7 @@ ORDER = (
     {"evo.evaluation", "evo.history"},
     {"evo.algorithms", "evo.run"},
     {"evo.folder", "evo.export", "evo.reuse"},
-    {"evo.ledger", "evo.seeds", "evo.status"},
+    {"evo.callbacks", "evo.ledger", "evo.seeds", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},

@@ -7,8 +7,14 @@ from evo.algorithms.nsga2 import NSGA2
 from evo.algorithms.random import RandomSearch
 from evo.algorithms.steady import SteadyState
 from evo.algorithms.toolbox import Toolbox, toolbox
+from evo.plugins import Registry, subclass_of
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"ecs": ECS, "fga": FGA, "nsga2": NSGA2, "random": RandomSearch}
+ALGORITHMS: Registry[type[Algorithm]] = Registry(
+    "algorithm",
+    "evo.algorithms",
+    {"ecs": ECS, "fga": FGA, "nsga2": NSGA2, "random": RandomSearch},
+    subclass_of(Algorithm),
+)
 
 __all__ = [
     "ALGORITHMS",

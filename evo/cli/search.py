@@ -20,7 +20,7 @@ def search(config: Config, screen: Console) -> None:
     """Search with a live display, then print what was found."""
     task = make_task(config, screen)
     with network_kept(config.out), ProgressDisplay(screen) as show:
-        run = config.search(task, show)
+        run = config.search(task, [show])
     done = len(run.generations)
     if done < config.algorithm.rounds:
         print(
