@@ -1,10 +1,11 @@
 """Evolutionary search that makes trained convolutional networks smaller and faster.
 
 A `Task` is a trained network with data. An encoding (`FilterBits`, `ChannelVector`, `LayerPolicy`) turns genomes into
-structures, a fitness (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them, an
-algorithm (`ECS`, `FGA`, `NSGA2`, `NSGA3`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an evaluator
-(`LocalEvaluator`, `RayEvaluator`) does the work, `Convergence` may end it, and `search` returns a `Run`: a history, a Pareto front, and networks to
-build, fine-tune, `save` and `load`. `evo.recipes` has whole systems of the literature.
+structures, a fitness (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them,
+an algorithm (`ECS`, `FGA`, `NSGA2`, `NSGA3`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an
+evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, `Convergence` may end it, and `search` returns a `Run`: a
+history, a Pareto front, and networks to build, fine-tune, `save` and `load`. `evo.recipes` has whole systems of the
+literature.
 """
 
 from typing import TYPE_CHECKING

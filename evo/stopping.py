@@ -79,11 +79,14 @@ class Convergence(Settings):
 
 
 class ConvergenceWatch:
-    """Knows the front after every generation, and whether it has stopped growing."""
+    """Knows the front after every generation, and whether it has stopped growing.
 
-    def __init__(
-        self, rule: Convergence, objectives: Sequence[Objective], original: Mapping[str, int]
-    ) -> None:
+    Attributes:
+        stop: why the search stops after the last generation; None if it goes on, as it does while the front dominates
+            nothing at all.
+    """
+
+    def __init__(self, rule: Convergence, objectives: Sequence[Objective], original: Mapping[str, int]) -> None:
         """Begin before the first generation.
 
         Args:
@@ -91,6 +94,7 @@ class ConvergenceWatch:
             objectives: of the fitness.
             original: costs of the original network.
         """
+        self.stop: Stop | None = None
         self._rule = rule
         self._criteria = rule.criteria(objectives)
         self._original = original
@@ -103,14 +107,14 @@ class ConvergenceWatch:
         listed = [[float(values[name]) for name in self._criteria.names] for values in measured]
         if listed:
             values = np.vstack([self._front, self._criteria.minimised(np.array(listed))])
-            self._front = values[non_dominated(values)]
+            # In an order of its own: in that in which results came, the hypervolume might differ in its last bits.
+            self._front = np.unique(values[non_dominated(values)], axis=0)
             values = np.vstack([self._extremes, values])
             self._extremes = np.stack([values.min(0), values.max(0)])
         self._fronts.append(self._front)
+        self.stop = self._judge()
 
-    @property
-    def stop(self) -> Stop | None:
-        """Why the search stops now; None if it goes on, as it does while the front dominates nothing at all."""
+    def _judge(self) -> Stop | None:
         rule = self._rule
         if len(self._fronts) <= rule.generations or not len(self._fronts[0]):
             return None

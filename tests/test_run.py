@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 import evo
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
 from evo.errors import RunFolderError, SettingsError
-from evo.run import Run, non_dominated, pack_structure, unpack_structure
+from evo.run import Run, pack_structure, unpack_structure
 from evo.testing import small_task
 
 
@@ -22,23 +21,6 @@ def dominated_by_any(values: NDArray[np.float64], index: int) -> bool:
     """Slow and obvious."""
     mine = values[index]
     return any((other <= mine).all() and (other < mine).any() for other in values)
-
-
-@given(
-    arrays.arrays(
-        float,
-        st.tuples(st.integers(0, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(0, 3).map(float), st.floats(-1e9, 1e9)),
-    )
-)
-def test_non_dominated_equals_comparing_all_pairs(values: NDArray[np.float64]) -> None:
-    expected = [not dominated_by_any(values, index) for index in range(len(values))]
-    assert non_dominated(values).tolist() == expected
-
-
-def test_equal_rows_stay_together() -> None:
-    values = np.array([[1.0, 2.0], [0.0, 3.0], [1.0, 2.0], [1.0, 3.0], [0.0, 3.0]])
-    assert non_dominated(values).tolist() == [True, True, True, False, True]
 
 
 @given(

@@ -88,10 +88,7 @@ class Plane:
         beside = np.where(np.eye(len(span), dtype=bool), 1.0, 1 / _SMALL)
         self.extremes = candidates[(offsets * beside[:, None]).max(2).argmin(1)]
         intercepts = _intercepts((self.extremes - self.ideal) / span)
-        if intercepts is None:
-            nadir = front.max(0)
-        else:
-            nadir = np.minimum(self.ideal + intercepts * span, self.worst)
+        nadir = front.max(0) if intercepts is None else np.minimum(self.ideal + intercepts * span, self.worst)
         return np.where(nadir - self.ideal > _SMALL * span, nadir, values.max(0))
 
     def save(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import Progress, check, search
 from evo.settings import Settings
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -45,6 +46,14 @@ class RunTable(Settings):
             ge=1, description="stop before the generation that would exceed this many evaluations; look-ups are free"
         ),
     ] = None
+    max_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="begin no further generation (asynchronous: evaluation) after so much time; `evo resume` goes on "
+            "for as long again",
+        ),
+    ] = None
     reuse: Annotated[
         bool,
         Field(
@@ -59,6 +68,9 @@ class RunTable(Settings):
     budget: Annotated[
         dict[str, Any] | None, Field(description="costs that no candidate may exceed, see below; default: any")
     ] = None
+    convergence: Annotated[
+        dict[str, Any] | None, Field(description="stop when the front has stopped growing, see below; default: never")
+    ] = None
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
     finetuning: Annotated[
         dict[str, Any] | None,
@@ -72,7 +84,8 @@ class Config:
 
     Attributes:
         out: the run's folder.
-        seed, max_evaluations, reuse, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
+        seed, max_evaluations, max_seconds, convergence, reuse, encoding, fitness, algorithm, budget, evaluator: as
+            `evo.search` takes them.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
@@ -81,6 +94,8 @@ class Config:
     out: Path
     seed: int
     max_evaluations: int | None
+    max_seconds: float | None
+    convergence: Convergence | None
     reuse: bool
     encoding: Encoding
     fitness: Fitness
@@ -111,6 +126,8 @@ class Config:
                 evaluator=self.evaluator,
                 seed=self.seed,
                 max_evaluations=self.max_evaluations,
+                max_seconds=self.max_seconds,
+                convergence=self.convergence,
             )
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
@@ -127,6 +144,8 @@ class Config:
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
+            max_seconds=self.max_seconds,
+            convergence=self.convergence,
             reuse=self.reuse,
             progress=progress,
             source=self.source,
@@ -195,7 +214,8 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    kept = ("seed", "max_evaluations", "reuse", "encoding", "algorithm", "budget", "evaluator")
+    rules = ("max_evaluations", "max_seconds", "convergence")
+    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
     document = {name: recorded[name] for name in kept if name in recorded}
     document |= {"out": str(folder)}
     document |= {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
@@ -282,6 +302,12 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         algorithm.check(fitness.objectives)
     except SettingsError as error:
         raise SettingsError(f"{where} algorithm: {error}") from None
+    convergence = None if top.convergence is None else Convergence.parse(top.convergence, f"{where} convergence")
+    try:
+        if convergence is not None:
+            convergence.criteria(fitness.objectives)
+    except SettingsError as error:
+        raise SettingsError(f"{where} {error}") from None
     found = TaskSource.find(task, f"{where} task", folder, base)
     source: dict[str, Any] = {
         "folder": str(folder),
@@ -296,6 +322,8 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         out=Path(top.out) if top.out is not None else out,
         seed=top.seed,
         max_evaluations=top.max_evaluations,
+        max_seconds=top.max_seconds,
+        convergence=convergence,
         reuse=top.reuse,
         encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, Encoding, folder),  # type: ignore[type-abstract]
         fitness=fitness,
