@@ -18,6 +18,9 @@ from evo.network import COSTS
 
 Values = NDArray[np.float64]
 
+MOST = 4
+"""Objectives that a hypervolume is taken of unasked: what it takes to compute grows exponentially with their number."""
+
 
 def non_dominated(values: Values) -> NDArray[np.bool_]:
     """Return which rows of `values`, shape (N, M), all minimised, no other row dominates; equal rows all stay."""
@@ -115,6 +118,11 @@ class Criteria:
             raise SettingsError(f"objectives: expected at least one, each once, got {listed}")
         return cls(tuple(known[name] for name in listed))
 
+    @classmethod
+    def of_volume(cls, objectives: Sequence[Objective], names: str | Sequence[str] | None = None) -> Self:
+        """Return what to take a hypervolume of: as `choose`, but by default `trade_off` if there are more than `MOST`."""
+        return cls.choose(objectives, trade_off(objectives) if names is None and len(objectives) > MOST else names)
+
     @property
     def names(self) -> list[str]:
         """Their names."""
@@ -167,3 +175,9 @@ class Criteria:
                 raise SettingsError(f"{what}: {unknown_name('objective', name, self.names)}")
             if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
                 raise SettingsError(f"{what}: expected a finite number for {name}, got {value!r}")
+
+
+def trade_off(objectives: Sequence[Objective]) -> list[str]:
+    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
+    names = [objective.name for objective in objectives]
+    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))

@@ -120,7 +120,8 @@ class Run:
         one run; to compare runs, give both points, or at least those of the objectives that are no costs.
 
         Args:
-            objectives: names of objectives or costs, default all objectives; costs are minimised.
+            objectives: names of objectives or costs, of which the latter are minimised; default all objectives or, if they
+                are more than four, `error` (else the first) and `params`: what it takes grows exponentially with them.
             reference: by name, the worst value that counts: what is not better adds nothing.
             ideal: by name, the best value; the share exceeds 1 if it is beaten.
 
@@ -161,7 +162,7 @@ class Run:
         ideal: Mapping[str, float] | None,
     ) -> tuple[pd.DataFrame, Values, Box]:
         """Return the measured rows in the order learned, their values, all minimised, and the box to see them in."""
-        criteria = Criteria.choose(self.objectives, objectives)
+        criteria = Criteria.of_volume(self.objectives, objectives)
         frame = self.history
         frame = frame[~frame["cached"]].sort_values("turn", kind="stable")  # by id, if not asynchronous
         frame = self._succeeded(frame.assign(evaluations=range(1, len(frame) + 1)))

@@ -54,7 +54,10 @@ class Convergence(Settings):
     ] = 1e-3
     objectives: Annotated[
         tuple[str, ...] | None,
-        Field(description="objectives and costs that the front is drawn over; default all objectives of the fitness"),
+        Field(
+            description="objectives and costs that the front is drawn over; default all objectives of the fitness or, if "
+            "they are more than four, `error` (else the first) and `params`"
+        ),
     ] = None
     reference: Annotated[
         dict[str, float] | None,
@@ -71,7 +74,7 @@ class Convergence(Settings):
             SettingsError: `objectives` or `reference` name what is not there.
         """
         try:
-            criteria = Criteria.choose(objectives, self.objectives)
+            criteria = Criteria.of_volume(objectives, self.objectives)
             criteria.check_corner(self.reference or {}, "reference")
         except SettingsError as error:
             raise SettingsError(f"convergence: {error}") from None
