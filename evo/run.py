@@ -1,7 +1,7 @@
 """A run: the folder a search writes, and what can be asked of it afterwards."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import nn
 
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
-from evo.errors import RunFolderError, SettingsError, unknown_name
+from evo.errors import RunFolderError
 from evo.fitness.base import Objective
+from evo.front import Box, Criteria, Values, non_dominated
 from evo.history import History
-from evo.network import COSTS, CostModel
+from evo.network import CostModel
 from evo.network.origin import annotate
+from evo.stopping import Stop
 from evo.task import Task
 
 HISTORY = "history.sqlite"
@@ -85,6 +87,12 @@ class Run:
         frame = self._measured()
         return frame.iloc[int((frame[first.name] * first.weight).argmax())]
 
+    @property
+    def stopped(self) -> Stop | None:
+        """Why the search stopped before its last generation; None if it finished, goes on or was interrupted."""
+        found = self._history.meta("stop")
+        return None if found is None else Stop(**found)
+
     def pareto(self, objectives: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows that no other row beats in every objective, each structure once, sorted by the first objective.
 
@@ -95,21 +103,77 @@ class Run:
             SettingsError: an unknown name.
             RunFolderError: nothing has succeeded yet.
         """
-        directions = dict.fromkeys(COSTS, False) | {entry.name: entry.maximize for entry in self.objectives}
-        if objectives is None:
-            names = [objective.name for objective in self.objectives]
-        else:
-            names = [objectives] if isinstance(objectives, str) else list(objectives)
-        for name in names:
-            if name not in directions:
-                raise SettingsError(unknown_name("objective", name, directions))
-        frame = self._measured()
-        values = frame[names].to_numpy(dtype=float) * [-1.0 if directions[name] else 1.0 for name in names]
-        front = frame[non_dominated(values)]
-        return front.sort_values(names, ascending=[not directions[name] for name in names])
+        criteria, frame = Criteria.choose(self.objectives, objectives), self._measured()
+        front = frame[non_dominated(criteria.minimised(frame[criteria.names].to_numpy(dtype=float)))]
+        return front.sort_values(criteria.names, ascending=[not entry.maximize for entry in criteria.chosen])
+
+    def hypervolume(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> float:
+        """Return how much of the space of objectives the front dominates: a share, larger is better.
+
+        The space is the box between a worst and a best point. A cost that is minimised reaches from what the original
+        network has to 0; any other objective from the worst that this run has measured to the best. So the default is for
+        one run; to compare runs, give both points, or at least those of the objectives that are no costs.
+
+        Args:
+            objectives: names of objectives or costs, of which the latter are minimised; default all objectives or, if they
+                are more than four, `error` (else the first) and `params`: what it takes grows exponentially with them.
+            reference: by name, the worst value that counts: what is not better adds nothing.
+            ideal: by name, the best value; the share exceeds 1 if it is beaten.
+
+        Raises:
+            SettingsError: an unknown name, or a value that is no finite number.
+            RunFolderError: nothing has succeeded yet.
+        """
+        _, values, box = self._boxed(objectives, reference, ideal)
+        return box.hypervolume(values)
+
+    def hypervolumes(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Return how the front grew: a row per evaluation that succeeded, by id, in the order that the search learned them.
+
+        Columns: `evaluations`, how many had been done by then, failures included; `generation` of the individual;
+        `hypervolume` of the front as it was then, in the box of `hypervolume` for the whole run; `front`, rows on that
+        front. It is the last row of a generation that says how this ended: `hypervolumes().groupby("generation").last()`.
+
+        Args and Raises: see `hypervolume`.
+        """
+        frame, values, box = self._boxed(objectives, reference, ideal)
+        archive = box.archive()
+        rows = []
+        for point in box.scaled(values):
+            archive.add(point)
+            rows.append((archive.hypervolume, len(archive.values)))
+        grown = pd.DataFrame(rows, columns=["hypervolume", "front"], index=frame.index)
+        return frame[["evaluations", "generation"]].join(grown)
+
+    def _boxed(
+        self,
+        objectives: str | Sequence[str] | None,
+        reference: Mapping[str, float] | None,
+        ideal: Mapping[str, float] | None,
+    ) -> tuple[pd.DataFrame, Values, Box]:
+        """Return the measured rows in the order learned, their values, all minimised, and the box to see them in."""
+        criteria = Criteria.of_volume(self.objectives, objectives)
+        frame = self.history
+        frame = frame[~frame["cached"]].sort_values("turn", kind="stable")  # by id, if not asynchronous
+        frame = self._succeeded(frame.assign(evaluations=range(1, len(frame) + 1)))
+        values = criteria.minimised(frame[criteria.names].to_numpy(dtype=float))
+        return frame, values, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
-        frame = self.history
+        return self._succeeded(self.history)
+
+    def _succeeded(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of the history whose own evaluation succeeded."""
         frame = frame[(frame["status"] == "ok") & ~frame["cached"]]
         if frame.empty:
             raise RunFolderError(f"{self.folder}: no evaluation has succeeded yet")
@@ -193,19 +257,3 @@ def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: S
         {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
     return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
-
-
-def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows of `values`, shape (N, M), all minimised, no other row dominates; equal rows all stay."""
-    order = np.lexsort(values.T[::-1])
-    ranked = values[order]
-    kept = np.ones(len(values), dtype=bool)
-    for index in range(len(ranked)):
-        if kept[index]:
-            # Only later rows can be dominated by this one: the order is lexicographic.
-            later = ranked[index + 1 :]
-            worse = (later >= ranked[index]).all(1) & (later > ranked[index]).any(1)
-            kept[index + 1 :] &= ~worse
-    result = np.empty(len(values), dtype=bool)
-    result[order] = kept
-    return result

@@ -27,6 +27,7 @@ ALGORITHMS: dict[str, SteadyState] = {
     "ecs": evo.ECS(generations=5, population=8, asynchronous=True),
     "fga": evo.FGA(generations=4, population=8, parents=4, asynchronous=True),
     "nsga2": evo.NSGA2(generations=5, population=8, asynchronous=True),
+    "nsga3": evo.NSGA3(generations=5, population=8, asynchronous=True),
 }
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 

@@ -98,20 +98,23 @@ def test_a_search_that_is_not_running_has_stopped(run: evo.Run) -> None:
 def test_a_search_that_its_limit_has_stopped(asynchronous: bool, task: evo.Task, folder: Path) -> None:
     search(task, folder, asynchronous=asynchronous, max_evaluations=16)
     found = status(folder)
-    assert (found.state, found.limit) == ("stopped", 16)
-    settings = (folder / "run.toml").read_text()
-    (folder / "run.toml").write_text(settings.replace("max_evaluations = 16", "max_evaluations = 160"))
-    assert status(folder).limit is None
-    (folder / "run.toml").write_text(settings)
+    assert (found.state, found.stop) == ("stopped", evo.Run(folder).stopped)
+    assert found.stop is not None
+    assert found.stop.rule == "max_evaluations"
+    assert json.loads(json.dumps(found.to_dict()))["stop"] == found.stop.to_dict()
     with claimed(folder):
-        assert (status(folder).state, status(folder).limit) == ("running", None)
+        assert (status(folder).state, status(folder).stop) == ("running", None)
+    search(task, folder, asynchronous=asynchronous)
+    assert (status(folder).state, status(folder).stop) == ("finished", None)
 
 
 def test_a_search_that_was_stopped_before_its_limit(task: evo.Task, folder: Path) -> None:
+    search(task, folder, max_evaluations=10)
+    assert status(folder).stop is not None
     with pytest.raises(KeyboardInterrupt):  # in the second generation, of twelve individuals
         search(task, folder, max_evaluations=24, callbacks=[interrupt_at(10)])
     found = status(folder)
-    assert (found.state, found.generation, found.limit) == ("stopped", 1, None)
+    assert (found.state, found.generation, found.stop) == ("stopped", 1, None)
     assert 10 <= found.evaluated < 24
 
 

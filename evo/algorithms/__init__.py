@@ -4,6 +4,7 @@ from evo.algorithms.base import Algorithm
 from evo.algorithms.ecs import ECS
 from evo.algorithms.fga import FGA
 from evo.algorithms.nsga2 import NSGA2
+from evo.algorithms.nsga3 import NSGA3
 from evo.algorithms.random import RandomSearch
 from evo.algorithms.steady import SteadyState
 from evo.algorithms.toolbox import Toolbox, toolbox
@@ -12,7 +13,7 @@ from evo.plugins import Registry, subclass_of
 ALGORITHMS: Registry[type[Algorithm]] = Registry(
     "algorithm",
     "evo.algorithms",
-    {"ecs": ECS, "fga": FGA, "nsga2": NSGA2, "random": RandomSearch},
+    {"ecs": ECS, "fga": FGA, "nsga2": NSGA2, "nsga3": NSGA3, "random": RandomSearch},
     subclass_of(Algorithm),
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "ECS",
     "FGA",
     "NSGA2",
+    "NSGA3",
     "Algorithm",
     "RandomSearch",
     "SteadyState",

@@ -38,6 +38,8 @@ PARTS = (
     "out",
     "seed",
     "max_evaluations",
+    "max_seconds",
+    "convergence",
     "reuse",
     "source",
 )

@@ -24,6 +24,7 @@ from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import check, search
 from evo.settings import Settings
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -48,6 +49,14 @@ class RunTable(Settings):
             ge=1, description="stop before the generation that would exceed this many evaluations; look-ups are free"
         ),
     ] = None
+    max_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="begin no further generation (asynchronous: evaluation) after so much time; `evo resume` goes on "
+            "for as long again",
+        ),
+    ] = None
     reuse: Annotated[
         bool,
         Field(
@@ -61,6 +70,9 @@ class RunTable(Settings):
     algorithm: Annotated[dict[str, Any], Field(default_factory=dict, description="how genomes are proposed")]
     budget: Annotated[
         dict[str, Any] | None, Field(description="costs that no candidate may exceed, see below; default: any")
+    ] = None
+    convergence: Annotated[
+        dict[str, Any] | None, Field(description="stop when the front has stopped growing, see below; default: never")
     ] = None
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
     callbacks: Annotated[
@@ -79,7 +91,8 @@ class Config:
 
     Attributes:
         out: the run's folder.
-        seed, max_evaluations, reuse, encoding, fitness, algorithm, budget, evaluator, callbacks: as `evo.search` takes them.
+        seed, max_evaluations, max_seconds, convergence, reuse, encoding, fitness, algorithm, budget, evaluator, callbacks: as
+            `evo.search` takes them.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task, fitness and callbacks again; noted in the run's folder.
@@ -88,6 +101,8 @@ class Config:
     out: Path
     seed: int
     max_evaluations: int | None
+    max_seconds: float | None
+    convergence: Convergence | None
     reuse: bool
     encoding: Encoding
     fitness: Fitness
@@ -119,6 +134,8 @@ class Config:
                 evaluator=self.evaluator,
                 seed=self.seed,
                 max_evaluations=self.max_evaluations,
+                max_seconds=self.max_seconds,
+                convergence=self.convergence,
             )
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
@@ -135,6 +152,8 @@ class Config:
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
+            max_seconds=self.max_seconds,
+            convergence=self.convergence,
             reuse=self.reuse,
             callbacks=(*self.callbacks, *callbacks),
             source=self.source,
@@ -203,7 +222,8 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    kept = ("seed", "max_evaluations", "reuse", "encoding", "algorithm", "budget", "evaluator")
+    rules = ("max_evaluations", "max_seconds", "convergence")
+    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
     document = {name: recorded[name] for name in kept if name in recorded}
     document |= {"out": str(folder)}
     document |= {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
@@ -298,6 +318,12 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         algorithm.check(fitness.objectives)
     except SettingsError as error:
         raise SettingsError(f"{where} algorithm: {error}") from None
+    convergence = None if top.convergence is None else Convergence.parse(top.convergence, f"{where} convergence")
+    try:
+        if convergence is not None:
+            convergence.criteria(fitness.objectives)
+    except SettingsError as error:
+        raise SettingsError(f"{where} {error}") from None
     callbacks = tuple(
         _callback(table, f"{where} callbacks[{index}]", folder) for index, table in enumerate(top.callbacks)
     )
@@ -317,6 +343,8 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         out=Path(top.out) if top.out is not None else out,
         seed=top.seed,
         max_evaluations=top.max_evaluations,
+        max_seconds=top.max_seconds,
+        convergence=convergence,
         reuse=top.reuse,
         encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, folder),
         fitness=fitness,

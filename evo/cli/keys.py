@@ -19,6 +19,7 @@ from evo.importance import Criterion
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
 from evo.settings import Settings
+from evo.stopping import Convergence
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
 
@@ -73,6 +74,7 @@ def sections() -> Iterator[Section]:
             yield Section(f'{table} name = "{name}"{default}', _about(kind), _keys(kind))
         if table == "[algorithm]":
             yield Section("[budget]", _about(Budget), _keys(Budget))
+            yield Section("[convergence]", _about(Convergence), _keys(Convergence))
         if table == "[fitness]":
             yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from evo.cli.config import Config
 from evo.export import training_file
+from evo.front import trade_off
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
 from evo.report.tables import front_table
@@ -21,11 +22,10 @@ def search(config: Config, screen: Console) -> None:
     task = make_task(config, screen)
     with network_kept(config.out), ProgressDisplay(screen) as show:
         run = config.search(task, [show])
-    done = len(run.generations)
-    if done < config.algorithm.rounds:
+    if (stop := run.stopped) is not None:
         print(
-            f"stopped after generation {done} of {config.algorithm.rounds}: the next one could exceed max_evaluations = "
-            f"{config.max_evaluations}; to go on: evo resume {shlex.quote(str(run.folder))} --set max_evaluations=…"
+            f"stopped after generation {len(run.generations)} of {config.algorithm.rounds}: {stop.reason}; to go on: "
+            f"evo resume {shlex.quote(str(run.folder))}{stop.option and f' --set {stop.option}'}"
         )
     print_summary(run, screen)
 
@@ -59,7 +59,7 @@ def make_task(config: Config, screen: Console) -> Task:
 def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
-    screen.print(front_table(run, trade_off(run), rows=8))
+    screen.print(front_table(run, trade_off(run.objectives), rows=8))
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")
@@ -70,9 +70,3 @@ def print_summary(run: Run, screen: Console) -> None:
     print(f"  evo show {folder} {best}")
     if "source" in run.settings:
         print(f"  evo export {folder} --id {best} --out small.evo --finetune 10")
-
-
-def trade_off(run: Run) -> list[str]:
-    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
-    names = [objective.name for objective in run.objectives]
-    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))

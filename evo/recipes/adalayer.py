@@ -24,6 +24,7 @@ from evo.policy import Policy, closed_form, layer_table, uniform
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import check, search
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Hook, Recipe, WeightedL1
 
@@ -61,6 +62,8 @@ def adalayer(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
     callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -77,8 +80,8 @@ def adalayer(
         finetuning: of the winner, through its rounded weights, with the penalty of eq. 5; default ten epochs.
         tries: individuals to fine-tune: the most accurate of those that have neither more bytes nor more multiply-accumulates
             than the closed form, which is one of them. The one with the lowest validation error wins.
-        evaluator, out, seed, max_evaluations, reuse, callbacks, source: see `evo.search`. The contributions are a run of
-            their own in the folder "contributions" of this one.
+        evaluator, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks, source: see `evo.search`. The
+            contributions are a run of their own in the folder "contributions" of this one.
         on_epoch: of the fine-tuning, see `evo.training.train`.
 
     Raises:
@@ -96,6 +99,8 @@ def adalayer(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         callbacks=callbacks,
     )
     expect("encoding", encoding, LayerPolicy)
@@ -121,6 +126,8 @@ def adalayer(
         out=folder,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         reuse=reuse,
         callbacks=callbacks,
         source=source,

@@ -13,6 +13,7 @@ from evo.fitness.subset_finetune import SubsetFineTune
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import search
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -30,6 +31,8 @@ def ecs(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
     callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -43,8 +46,8 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, reuse, callbacks, source: see `evo.search`;
-            defaults are the paper's, scaled down.
+        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks,
+            source: see `evo.search`; defaults are the paper's, scaled down.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
         on_epoch: of the fine-tuning, see `evo.training.train`.
@@ -65,6 +68,8 @@ def ecs(
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         reuse=reuse,
         callbacks=callbacks,
         source=source,
