@@ -112,7 +112,7 @@ assert not os.listdir("."), os.listdir(".")
 
 # What may import what: every entry those before it, and its own modules. Equal ranks do not know each other.
 ORDER = (
-    {"evo.errors"},
+    {"evo.columns", "evo.errors"},
     {"evo.settings", "evo.importing", "evo.glance"},
     {"evo.blueprint"},
     {"evo.quantization"},

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.table import Table
 
+from evo.blueprint import FULL_BITS
 from evo.run import Run
 
 
@@ -32,9 +33,12 @@ def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, ro
 
 
 def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
-    """Return what `Run.layers` gives as a table for the terminal."""
+    """Return ECS's columns of what `Run.layers` gives as a table for the terminal; bits and bytes if any layer is quantised."""
+    shown = ["filters", "kept_filters", "weights", "kept_weights"]
+    shown += ["bits", "kept_bytes"] if (layers["bits"] < FULL_BITS).any() else []
+    shown += ["r_c", "r_s", "r_f"]
     table = Table(title=title or None, title_justify="left")
-    for column in ("layer", *layers.columns):
+    for column in ("layer", *shown):
         table.add_column(
             column if column.startswith("r_") else column.replace("_", " "),
             justify="left" if column == "layer" else "right",
@@ -42,7 +46,7 @@ def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
     for name, row in layers.iterrows():
         if name == "total":
             table.add_section()
-        table.add_row(str(name), *(_entry(column, row[column]) for column in layers.columns))
+        table.add_row(str(name), *(_entry(column, row[column]) for column in shown))
     return table
 
 
