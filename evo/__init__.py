@@ -13,6 +13,7 @@ from evo.algorithms import ECS, FGA, NSGA2, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.candidate import Candidate
+from evo.compare import Comparison, compare
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
@@ -44,6 +45,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "ChannelVector",
+    "Comparison",
     "EvoError",
     "FilterBits",
     "LayerPolicy",
@@ -57,6 +59,7 @@ __all__ = [
     "Task",
     "WithLatency",
     "ZeroShot",
+    "compare",
     "error_rate",
     "finetune",
     "fitness",

@@ -211,7 +211,7 @@ def layer_table(network: Network, counts: Counts, bits: Mapping[str, int]) -> pd
             "kept_macs": table["kept_macs"],
             "bytes": table["bytes"],
             "kept_bytes": table["kept_bytes"],
-            "pruned": 1 - table["kept_filters"] / table["filters"],
+            "pruned": table["pruned"],
             "bits": table["bits"].astype("int64"),
         }
     )

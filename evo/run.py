@@ -2,8 +2,10 @@
 
 import tomllib
 from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,17 @@ from torch import nn
 
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
+from evo.columns import Column, described
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.fitness.base import Objective
 from evo.history import History
 from evo.network import COSTS, CostModel
+from evo.network.costs import UNITS
 from evo.network.origin import annotate
 from evo.task import Task
+
+if TYPE_CHECKING:
+    from evo.report.accessor import RunPlots
 
 HISTORY = "history.sqlite"
 SETTINGS = "run.toml"
@@ -53,18 +60,25 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per individual that the algorithm proposed, failures included; columns as in `evo.history.COLUMNS`.
+        """One row per individual that the algorithm proposed, failures included, indexed by its id; a copy, read anew.
 
-        Besides those: every cost (`evo.network.COSTS`) and every objective.
+        Columns: those of `evo.history.COLUMNS`, every cost (`evo.network.COSTS`), every objective. What each means, and its
+        unit, is in `history.attrs["columns"]`, of every table of a run alike.
         """
-        return self._history.frame()
+        frame = self._history.frame()
+        for objective in self.objectives:
+            meaning = COSTS.get(objective.name, "objective; empty unless ok")
+            direction = "maximised" if objective.maximize else "minimised"
+            described(
+                frame, {objective.name: Column(f"{meaning}; {direction}", "float64", UNITS.get(objective.name, ""))}
+            )
+        return frame
 
     @property
     def generations(self) -> pd.DataFrame:
         """One row per finished generation: counts, and mean, std, min and max of the first objective.
 
-        Counts are individuals `asked` for, `evaluated`, `failed` and `cached`; with a budget, genomes `drawn` to get them
-        and `rejected` because they exceed it; of FGA, `duplicates`, draws that repeat an earlier genome.
+        Columns: `evo.history.GENERATIONS`.
         """
         return self._history.generations()
 
@@ -95,18 +109,41 @@ class Run:
             SettingsError: an unknown name.
             RunFolderError: nothing has succeeded yet.
         """
+        listed = [entry.name for entry in self.objectives] if objectives is None else objectives
+        maximized = self.maximized(listed)
+        names = list(maximized)
+        frame = self._measured()
+        values = frame[names].to_numpy(dtype=float) * [-1.0 if maximized[name] else 1.0 for name in names]
+        front = frame[non_dominated(values)]
+        return front.sort_values(names, ascending=[not maximized[name] for name in names])
+
+    @property
+    def trade_off(self) -> list[str]:
+        """What pictures, tables and comparisons weigh unless told otherwise: its objectives if there are two.
+
+        Else the error, or the first objective if there is none, and the parameters.
+        """
+        names = [objective.name for objective in self.objectives]
+        return names if len(names) == 2 else list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+
+    def maximized(self, names: str | Sequence[str]) -> dict[str, bool]:
+        """Return for objectives or costs by name whether more is better; of costs, less is.
+
+        Raises:
+            SettingsError: an unknown name.
+        """
         directions = dict.fromkeys(COSTS, False) | {entry.name: entry.maximize for entry in self.objectives}
-        if objectives is None:
-            names = [objective.name for objective in self.objectives]
-        else:
-            names = [objectives] if isinstance(objectives, str) else list(objectives)
-        for name in names:
+        listed = [names] if isinstance(names, str) else list(names)
+        for name in listed:
             if name not in directions:
                 raise SettingsError(unknown_name("objective", name, directions))
-        frame = self._measured()
-        values = frame[names].to_numpy(dtype=float) * [-1.0 if directions[name] else 1.0 for name in names]
-        front = frame[non_dominated(values)]
-        return front.sort_values(names, ascending=[not directions[name] for name in names])
+        return {name: directions[name] for name in listed}
+
+    @cached_property
+    def plot(self) -> "RunPlots":
+        """Pictures of the run, `run.plot.front()` and others; matplotlib is imported when this is first used."""
+        # By its name, as pandas does with its plots: nothing that can be drawn depends on what draws it.
+        return cast("RunPlots", import_module("evo.report.accessor").RunPlots(self))
 
     def _measured(self) -> pd.DataFrame:
         frame = self.history
@@ -125,7 +162,7 @@ class Run:
         return np.array([kept[name] for name, _ in self._groups], dtype=np.int64)
 
     def layers(self, row: int) -> pd.DataFrame:
-        """Return ECS's table for an individual, with the bits of its layers if any is quantised: see `CostModel.table`."""
+        """Return ECS's table for an individual: a row per layer and "total"; columns as in `evo.network.costs.LAYERS`."""
         bits = self.blueprint(row).bits
         return self.costs.table(self.counts(row), self.costs.bits_of(bits) if bits else None)
 
@@ -135,9 +172,18 @@ class Run:
         Raises:
             RunFolderError: the run was opened without a task, or with another one.
         """
+        return annotate(self.task.network.build(self.blueprint(row)), **self.provenance(row))
+
+    @property
+    def task(self) -> Task:
+        """The task that the run was opened with.
+
+        Raises:
+            RunFolderError: it was opened without.
+        """
         if self._task is None:
             raise RunFolderError(f"{self.folder}: to build a network, open the run with its task: Run(folder, task)")
-        return annotate(self._task.network.build(self.blueprint(row)), **self.provenance(row))
+        return self._task
 
     def provenance(self, row: int) -> dict[str, Any]:
         """Return what the file of an individual's network should say about where it comes from, as plain values."""

@@ -110,7 +110,8 @@ assert not os.listdir("."), os.listdir(".")
         assert sum(own) < 500_000
 
 
-# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other.
+# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other. The one thing
+# outside of it: `Run.plot` and `Comparison.plot` load `evo.report.accessor` by its name when they are first used.
 ORDER = (
     {"evo.columns", "evo.errors"},
     {"evo.settings", "evo.importing", "evo.glance"},
@@ -125,7 +126,8 @@ ORDER = (
     {"evo.fitness"},
     {"evo.evaluation", "evo.history"},
     {"evo.algorithms", "evo.run"},
-    {"evo.folder", "evo.export", "evo.reuse"},
+    {"evo.folder", "evo.export", "evo.reuse", "evo.convergence"},
+    {"evo.compare"},
     {"evo.ledger", "evo.seeds", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},

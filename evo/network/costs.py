@@ -37,6 +37,7 @@ LAYERS = {
     "layer": Column("dotted name of the layer, and at the end of all of them together, total", "str"),
     "filters": Column("output channels of the original", "int64"),
     "kept_filters": Column("output channels of the candidate", "int64"),
+    "pruned": Column("share of the filters that is gone, from 0 to 1", "float64"),
     "weights": Column("weights of the original, biases left out", "int64"),
     "kept_weights": Column("weights of the candidate, biases left out", "int64"),
     "macs": Column("multiply-accumulate operations of the original for one input", "int64"),
@@ -300,6 +301,7 @@ class CostModel:
             }
             values |= {prefix + name: np.append(column, column.sum()) for name, column in columns.items()}
         weights = values["kept_weights"]
+        values["pruned"] = 1 - values["kept_filters"] / values["filters"]
         with np.errstate(divide="ignore", invalid="ignore"):  # of a layer that keeps nothing
             values["bits"] = np.append(depth, (depth * weights[:-1]).sum() / weights[-1])
             for ratio, name in (("r_c", "weights"), ("r_s", "macs"), ("r_f", "feature_maps")):
