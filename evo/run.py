@@ -38,6 +38,7 @@ class Run:
         folder: where it is.
         settings: the complete settings, versions and hardware it was made with.
         objectives: names and directions; the first is what `best` goes by.
+        groups: the original's coupling groups: their channels by their names, in module order.
     """
 
     def __init__(self, folder: str | Path, task: Task | None = None) -> None:
@@ -54,7 +55,7 @@ class Run:
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
-        self._groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
+        self.groups: dict[str, int] = {name: size for name, size in described["groups"]}
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
 
@@ -154,12 +155,12 @@ class Run:
 
     def blueprint(self, row: int) -> Blueprint:
         """Return the structure of the individual with this id."""
-        return unpack_structure(self._history.blob(int(row), "structure"), self._groups, self._layers)
+        return unpack_structure(self._history.blob(int(row), "structure"), list(self.groups.items()), self._layers)
 
     def counts(self, row: int) -> NDArray[np.int64]:
         """Return kept channels per coupling group, in module order."""
         kept = self.blueprint(row).counts
-        return np.array([kept[name] for name, _ in self._groups], dtype=np.int64)
+        return np.array([kept[name] for name in self.groups], dtype=np.int64)
 
     def layers(self, row: int) -> pd.DataFrame:
         """Return ECS's table for an individual: a row per layer and "total"; columns as in `evo.network.costs.LAYERS`."""

@@ -1,0 +1,155 @@
+"""Pictures of how searches got on: the best so far and the hypervolume over the evaluations."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from evo.compare import Comparison
+from evo.convergence import convergence
+from evo.errors import SettingsError, unknown_name
+from evo.network import COSTS
+from evo.report.labels import LABELS, label
+from evo.report.style import CANDIDATES, FRONT, MANY, PALETTE, line_styles, marker_area, new_figure, whole_numbers
+from evo.run import Run
+
+Curves = Mapping[str, pd.DataFrame]
+
+
+def plot_convergence(run: Run, objective: str | None = None) -> Figure:
+    """Plot an objective over the evaluations: every one, the middle half of each generation, its median, the best so far.
+
+    A generation's band and median are drawn at its last evaluation; failures have no point.
+
+    Args:
+        run: a search.
+        objective: name of an objective or cost; default the first objective.
+
+    Raises:
+        SettingsError: an unknown name.
+        RunFolderError: nothing has succeeded yet.
+    """
+    name = run.objectives[0].name if objective is None else objective
+    ((name, most),) = run.maximized(name).items()
+    curve = convergence(run, name)
+    measured = run.history.loc[curve["id"]]
+    values = measured[name].astype(float).where(measured["status"] == "ok").reset_index(drop=True)
+    figure, axes = new_figure()
+    axes.scatter(
+        curve["evaluations"],
+        values,
+        s=marker_area(len(curve), 9),
+        color=CANDIDATES,
+        linewidths=0,
+        label=f"{values.count():,} candidates" + f", {values.isna().sum():,} failed" * bool(values.isna().any()),
+        rasterized=len(curve) > MANY,
+    )
+    generations = values.groupby(curve["generation"])
+    if generations.ngroups > 1:
+        ends = curve.groupby("generation")["evaluations"].max()
+        spread = generations.quantile([0.25, 0.5, 0.75]).unstack().dropna()  # noqa: PD010
+        ends = ends[spread.index]
+        axes.fill_between(
+            ends, spread[0.25], spread[0.75], color=PALETTE[0], alpha=0.2, linewidth=0, label="middle half of a generation"
+        )
+        axes.plot(ends, spread[0.5], color=PALETTE[0], linewidth=1.2, label="its median")
+    axes.step(
+        curve["evaluations"], curve[f"best_{name}"], where="post", color=FRONT, linewidth=1.6, label="best so far"
+    )
+    _finish(figure, axes, label(name, most), "Convergence", plain=name in COSTS)
+    return figure
+
+
+def plot_hypervolume(
+    run: Run, objectives: str | Sequence[str] | None = None, reference: Mapping[str, float] | None = None
+) -> Figure:
+    """Plot the hypervolume of what a search had found by every evaluation.
+
+    Args:
+        run: a search.
+        objectives, reference: see `evo.convergence.convergence`.
+
+    Raises:
+        SettingsError: an unknown name, or a wrong reference.
+        RunFolderError: nothing has succeeded yet.
+    """
+    maximized = run.maximized(run.trade_off if objectives is None else objectives)
+    curve = convergence(run, list(maximized), reference)
+    figure, axes = new_figure()
+    axes.step(curve["evaluations"], curve["hypervolume"], where="post", color=PALETTE[0], linewidth=1.6)
+    _finish(figure, axes, _volume(maximized), "Hypervolume", legend=False)
+    return figure
+
+
+def compare_convergence(comparison: Comparison, objective: str | None = None, by: str | None = None) -> Figure:
+    """Plot the best of an objective so far over the evaluations of several runs.
+
+    Args:
+        comparison: of runs.
+        objective: one of the compared objectives or costs; default the first.
+        by: column of the summary, such as "algorithm": runs that agree in it have one colour, and a thick line is the median of
+            those that were still going on.
+
+    Raises:
+        SettingsError: an unknown name or column.
+    """
+    names = list(comparison.maximized)
+    name = names[0] if objective is None else objective
+    if name not in names:
+        raise SettingsError(unknown_name("objective", name, names))
+    figure, axes = new_figure()
+    _draw(axes, comparison, f"best_{name}", by)
+    text = label(name, comparison.maximized[name])
+    _finish(figure, axes, f"best so far: {text}", "Convergence", plain=name in COSTS)
+    return figure
+
+
+def compare_hypervolume(comparison: Comparison, by: str | None = None) -> Figure:
+    """Plot the hypervolume over the evaluations of several runs, from their common reference; `by` as in `compare_convergence`.
+
+    Raises:
+        SettingsError: an unknown column.
+    """
+    figure, axes = new_figure()
+    _draw(axes, comparison, "hypervolume", by)
+    _finish(figure, axes, _volume(comparison.maximized), "Hypervolume, common reference")
+    return figure
+
+
+def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> None:
+    """Draw a column of the convergence of every run, or of groups of runs."""
+    curves = {
+        str(run): rows.set_index("evaluations")[column]
+        for run, rows in comparison.convergence.groupby("run", observed=True)
+    }
+    if by is None:
+        for (run, curve), (color, dash) in zip(curves.items(), line_styles(len(curves)), strict=True):
+            axes.step(curve.index, curve, where="post", color=color, linestyle=dash, linewidth=1.6, label=run)
+        return
+    if by not in comparison.summary:
+        raise SettingsError(unknown_name("column", by, map(str, comparison.summary.columns)))
+    groups = comparison.summary[by].astype(str).groupby(comparison.summary[by].astype(str), sort=False)
+    for (value, members), (color, dash) in zip(groups, line_styles(groups.ngroups), strict=True):
+        mine = pd.DataFrame({run: curves[run] for run in members.index if run in curves})
+        for run in mine:
+            axes.step(mine.index, mine[run], where="post", color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
+        runs = f"{len(members)} run{'s' if len(members) > 1 else ''}"
+        middle = mine.median(axis=1)
+        axes.step(mine.index, middle, where="post", color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
+
+
+def _volume(maximized: Mapping[str, bool]) -> str:
+    """Return what an axis of hypervolumes says."""
+    return f"hypervolume (more is better),\n{' × '.join(LABELS.get(name, name) for name in maximized)}"
+
+
+def _finish(figure: Figure, axes: Axes, ylabel: str, title: str, *, plain: bool = False, legend: bool = True) -> None:
+    axes.set(xlabel="evaluations", ylabel=ylabel, title=title)
+    whole_numbers(axes)
+    if plain or max(map(abs, axes.get_ylim())) >= 10_000:
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if legend:
+        count = len(axes.get_legend_handles_labels()[0])
+        figure.legend(loc="outside lower center", ncols=min(4, max(1, count)), frameon=False)
