@@ -58,7 +58,7 @@ class RunPlots:
     def scores(self, generations: Sequence[int] | None = None) -> Figure:
         """The first objective of every candidate of some generations, default four; see `evo.report.plots.plot_scores`."""
         if generations is None:
-            last = int(self._run.history["generation"].max())
+            last = int(plots.best_of_generations(self._run, 1)["generation"].iloc[-1])
             generations = sorted({round(last * share) for share in (0.25, 0.5, 0.75, 1)})
         return plots.plot_scores(self._run, generations)
 

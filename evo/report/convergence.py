@@ -8,11 +8,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from evo.compare import Comparison
-from evo.convergence import convergence
+from evo.convergence import convergence, worst
 from evo.errors import SettingsError, unknown_name
 from evo.network import COSTS
 from evo.report.labels import LABELS, label
-from evo.report.style import CANDIDATES, FRONT, MANY, PALETTE, line_styles, marker_area, new_figure, whole_numbers
+from evo.report.style import (
+    CANDIDATES,
+    FRONT,
+    MANY,
+    PALETTE,
+    legend_below,
+    line_styles,
+    marker_area,
+    new_figure,
+    whole_numbers,
+)
 from evo.run import Run
 
 Curves = Mapping[str, pd.DataFrame]
@@ -76,10 +86,12 @@ def plot_hypervolume(
         RunFolderError: nothing has succeeded yet.
     """
     maximized = run.maximized(run.trade_off if objectives is None else objectives)
+    reference = worst([run.history], maximized, str(run.folder)) if reference is None else reference
     curve = convergence(run, list(maximized), reference)
     figure, axes = new_figure()
     axes.step(curve["evaluations"], curve["hypervolume"], where="post", color=PALETTE[0], linewidth=1.6)
-    _finish(figure, axes, _volume(maximized), "Hypervolume", legend=False)
+    axes.set_ylim(bottom=0)
+    _finish(figure, axes, _volume(maximized), _measured_from(reference), legend=False)
     return figure
 
 
@@ -89,8 +101,8 @@ def compare_convergence(comparison: Comparison, objective: str | None = None, by
     Args:
         comparison: of runs.
         objective: one of the compared objectives or costs; default the first.
-        by: column of the summary, such as "algorithm": runs that agree in it have one colour, and a thick line is the median of
-            those that were still going on.
+        by: column of the summary, such as "algorithm": runs that agree in it have one colour, and a thick line is their median, up
+            to where the first of them ends.
 
     Raises:
         SettingsError: an unknown name or column.
@@ -114,7 +126,8 @@ def compare_hypervolume(comparison: Comparison, by: str | None = None) -> Figure
     """
     figure, axes = new_figure()
     _draw(axes, comparison, "hypervolume", by)
-    _finish(figure, axes, _volume(comparison.maximized), "Hypervolume, common reference")
+    axes.set_ylim(bottom=0)
+    _finish(figure, axes, _volume(comparison.maximized), _measured_from(comparison.reference))
     return figure
 
 
@@ -126,7 +139,9 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
     }
     if by is None:
         for (run, curve), (color, dash) in zip(curves.items(), line_styles(len(curves)), strict=True):
-            axes.step(curve.index, curve, where="post", color=color, linestyle=dash, linewidth=1.6, label=run)
+            # Thinner and thinner: lines that begin alike do not hide each other.
+            width = 2.8 - 1.6 * len(axes.lines) / len(curves)
+            axes.step(curve.index, curve, where="post", color=color, linestyle=dash, linewidth=width, label=run)
         return
     if by not in comparison.summary:
         raise SettingsError(unknown_name("column", by, map(str, comparison.summary.columns)))
@@ -136,7 +151,7 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
         for run in mine:
             axes.step(mine.index, mine[run], where="post", color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
         runs = f"{len(members)} run{'s' if len(members) > 1 else ''}"
-        middle = mine.median(axis=1)
+        middle = mine.dropna().median(axis=1)
         axes.step(mine.index, middle, where="post", color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
 
 
@@ -145,11 +160,20 @@ def _volume(maximized: Mapping[str, bool]) -> str:
     return f"hypervolume (more is better),\n{' × '.join(LABELS.get(name, name) for name in maximized)}"
 
 
+def _measured_from(reference: Mapping[str, float]) -> str:
+    """Return the title of a picture of hypervolumes."""
+    numbers = EngFormatter(places=3, sep="")
+    values = (
+        f"{LABELS.get(name, name)} {numbers.format_eng(value) if abs(value) >= 1000 else format(value, '.4g')}"
+        for name, value in reference.items()
+    )
+    return f"Hypervolume, measured from {', '.join(values)}"
+
+
 def _finish(figure: Figure, axes: Axes, ylabel: str, title: str, *, plain: bool = False, legend: bool = True) -> None:
     axes.set(xlabel="evaluations", ylabel=ylabel, title=title)
     whole_numbers(axes)
     if plain or max(map(abs, axes.get_ylim())) >= 10_000:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     if legend:
-        count = len(axes.get_legend_handles_labels()[0])
-        figure.legend(loc="outside lower center", ncols=min(4, max(1, count)), frameon=False)
+        legend_below(figure)

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from evo.compare import Comparison
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.report.labels import label
-from evo.report.style import CANDIDATES, CHOSEN, FRONT, MANY, line_styles, marker_area, new_figure, scale_axes
+from evo.report.style import (
+    CANDIDATES,
+    CHOSEN,
+    FRONT,
+    MANY,
+    legend_below,
+    line_styles,
+    marker_area,
+    new_figure,
+    scale_axes,
+)
 from evo.run import Run
 
 
@@ -47,7 +57,7 @@ def plot_front(run: Run, x: str | None = None, y: str | None = None, chosen: Seq
     draw_original(axes, original, x, y)
     scale_axes(axes, x, y)
     axes.set(xlabel=label(x, most[x]), ylabel=label(y, most[y]), title="Every candidate, and the best trade-offs")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure)
     return figure
 
 
@@ -147,5 +157,5 @@ def plot_fronts(comparison: Comparison, x: str | None = None, y: str | None = No
     scale_axes(axes, x, y)
     axes.set(xlabel=label(x, comparison.maximized[x]), ylabel=label(y, comparison.maximized[y]))
     axes.set_title("Pareto fronts" if len(names) == 2 else f"Pareto fronts over {', '.join(names)}")
-    figure.legend(loc="outside lower center", ncols=min(4, len(runs) + 1), frameon=False)
+    legend_below(figure)
     return figure

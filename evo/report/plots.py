@@ -137,6 +137,7 @@ def plot_score_distribution(runs: Run | Sequence[Run]) -> Figure:
 
     Raises:
         SettingsError: there is no run, or the runs have different objectives.
+        RunFolderError: of one, nothing has succeeded yet.
     """
     runs = [runs] if isinstance(runs, Run) else list(runs)
     found = sorted({run.objectives[0].name for run in runs})
@@ -146,7 +147,10 @@ def plot_score_distribution(runs: Run | Sequence[Run]) -> Figure:
     seeds = [run.settings["seed"] for run in runs]
     figure, panels = new_panels(len(runs), 2, (6.2, 3.2), label(first.name, first.maximize))
     for run, seed, axes in zip(runs, seeds, panels, strict=True):
-        scores = run.history.query("status == 'ok'").groupby("generation")[first.name]
+        measured = run.history.query("status == 'ok'")
+        if measured.empty:
+            raise RunFolderError(f"{run.folder}: no evaluation has succeeded yet")
+        scores = measured.groupby("generation")[first.name]
         positions = [int(str(number)) for number, _ in scores]
         axes.boxplot(
             [part.to_numpy() for _, part in scores],

@@ -133,7 +133,7 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
         _hatch_legend(figure, layers["pruned"])
     else:
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-        figure.supxlabel(f"width: {LABELS[size]} kept", fontsize=8, color="0.35")
+        figure.supxlabel(f"width: {LABELS[size]} kept; below: their number, and the share of filters that is gone", fontsize=8, color="0.35")
     return figure
 
 
@@ -177,7 +177,8 @@ def plot_layers(layers: pd.DataFrame, title: str = "") -> Figure:
     upper.bar(places, layers[f"kept_{size}"], width=0.56, color=PALETTE[0], label="after")
     upper.yaxis.set_major_formatter(EngFormatter())
     upper.set(ylabel=LABELS[size], title=title or f"{LABELS[size].capitalize()} per layer, before and after")
-    shares = {f"{LABELS[size]} left": layers[f"kept_{size}"] / layers[size]}
+    own = f"{LABELS[size]} left"
+    shares = {own if quantised else "": layers[f"kept_{size}"] / layers[size]}
     if quantised:
         shares["bytes left"] = layers["kept_bytes"] / layers["bytes"]
     width = 0.8 / len(shares)
@@ -186,7 +187,7 @@ def plot_layers(layers: pd.DataFrame, title: str = "") -> Figure:
         lower.bar(middles, left, width=width, color=colour, label=text)
         for place, share in zip(middles, left, strict=True) if count <= LABELLED else ():
             lower.text(place, share, f"{100 * share:.0f}", ha="center", va="bottom", fontsize=7)
-    lower.set(ylabel="left", ylim=(0, 1.1), xlim=(-0.6, count - 0.4))
+    lower.set(ylabel="left" if quantised else own, ylim=(0, 1.1), xlim=(-0.6, count - 0.4))
     lower.yaxis.set_major_formatter(PercentFormatter(1.0))
     crowded = count > LABELLED or max(len(str(name)) for name in layers.index) > 10
     lower.set_xticks(places, [str(name) for name in layers.index], rotation=90 if crowded else 0, fontsize=8)
@@ -219,11 +220,13 @@ def _hatch(pruned: float) -> str:
 
 
 def _labels(layers: pd.DataFrame) -> list[str]:
-    """Return every layer's name, and below it the parameters or weights that it keeps, and their bits if any has fewer."""
+    """Return every layer's name, and below it the parameters or weights that it keeps, and their bits or the filters that went."""
     labels, quantised = [], _quantised(layers)
-    for name, number, bits in zip(layers.index, layers[f"kept_{_size(layers)}"].astype(float), layers["bits"], strict=True):
+    for name, row in layers.iterrows():
+        number = float(row[f"kept_{_size(layers)}"])
         kept = EngFormatter(places=1 if number >= 1000 else 0, sep="").format_eng(number)
-        labels.append(f"{name}\n{kept}" + f" · {int(bits)} bit" * quantised)
+        gone = f"−{row['pruned']:.0%}" if row["pruned"] > 0 else "whole"
+        labels.append(f"{name}\n{kept} · " + (f"{int(row['bits'])} bit" if quantised else gone))
     return labels
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from evo.network import COSTS
 
@@ -57,8 +57,9 @@ def scale_axes(axes: Axes, x: str, y: str) -> None:
             scale("log")
             axis.set_major_formatter(EngFormatter(sep=""))
             low, high = sorted(axis.get_view_interval())
-            # Within a decade, powers of ten alone would leave an axis without a number.
-            axis.set_minor_formatter(EngFormatter(sep="") if high < 20 * low else NullFormatter())
+            # Within two decades, powers of ten alone would leave an axis with hardly a number.
+            axis.set_minor_locator(LogLocator(subs=(2, 5) if high > 5 * low else range(1, 10)))
+            axis.set_minor_formatter(EngFormatter(sep="") if high < 100 * low else NullFormatter())
 
 
 def whole_numbers(axes: Axes) -> None:
@@ -75,3 +76,11 @@ def line_styles(count: int) -> Sequence[tuple[str, str]]:
     """Return a colour and a dash for each of `count` lines; beyond 32 they repeat."""
     colours = PALETTE[:-1] if count <= len(PALETTE) - 1 else PALETTE
     return [(colours[index % len(colours)], DASHES[index // len(colours) % len(DASHES)]) for index in range(count)]
+
+
+def legend_below(figure: Figure) -> None:
+    """Put the legend below the panels, in as many columns as there is room for."""
+    texts = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+    room = figure.get_figwidth() * 13  # characters of its font, about
+    columns = max(1, min(len(texts), int(room // (max(map(len, texts)) + 8))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)

@@ -59,7 +59,7 @@ def plot_widths(run: Run, best: int = 10) -> Figure:
     for group, axes in zip(run.groups, panels, strict=True):
         axes.fill_between(means.index, low[group], high[group], color=PALETTE[0], alpha=0.2, linewidth=0)
         axes.plot(means.index, means[group], color=PALETTE[0], marker=".", linewidth=1.5)
-        axes.set(title=f"{group}, of {run.groups[group]:,}", xlabel="generation", ylim=(0, 1.04))
+        axes.set(title=f"{group} ({run.groups[group]:,} channels)", xlabel="generation", ylim=(0, 1.04))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         whole_numbers(axes)
     figure.suptitle(f"{title}\nline: mean, band: the middle 80 %", fontsize=10)
@@ -115,7 +115,7 @@ def plot_parallel(
     values = front[names].astype(float)
     if widths:
         values = values.join(kept_shares(run, front.index.tolist()))
-    title = f"Pareto front over {', '.join(run.trade_off)}: {size:,} individuals; better is up"
+    title = f"Pareto front over {', '.join(run.trade_off)}: {size:,} individuals; of objectives and costs, better is up"
     return _parallel(values, most, list(chosen), title)
 
 
@@ -146,8 +146,11 @@ def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], ti
         axes.text(count - 1 + 0.06, places[index, -1], f"id {row}", color=PALETTE[1], va="center", fontsize=9)
     for index, name in enumerate(values.columns):
         _axis(axes, index, low[index], span[index], flipped=bool(flipped[index]), share=shares[index])
-    axes.set(xlim=(-0.35, count - 1 + 0.35), ylim=(-0.12, 1.12), yticks=[])
-    names = [LABELS.get(name, name).replace(" ", "\n", 1) for name in map(str, values.columns)]
+    axes.set(xlim=(-0.35, count - 1 + 0.35), ylim=(-0.07, 1.07), yticks=[])
+    names = [
+        f"channels\nof {name}" if share else LABELS.get(name, name).replace(" ", "\n", 1)
+        for name, share in zip(map(str, values.columns), shares, strict=True)
+    ]
     axes.set_xticks(range(count), names, fontsize=9, rotation=90 if count > 14 else 0)
     axes.tick_params(axis="x", length=0)
     axes.set_title(title, fontsize=10)
@@ -156,7 +159,7 @@ def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], ti
 
 def _axis(axes: Axes, place: int, low: float, span: float, *, flipped: bool, share: bool) -> None:
     """Draw one of the parallel axes, with values at its ends and in the middle."""
-    axes.axvline(place, 0.12 / 1.24, 1.12 / 1.24, color="0.25", linewidth=0.9, zorder=1)
+    axes.axvline(place, 0.07 / 1.14, 1.07 / 1.14, color="0.25", linewidth=0.9, zorder=1)
     for height in (0.0, 0.5, 1.0) if span > 0 else (0.5,):
         value = low + span * (1 - height if flipped else height) * (span > 0)
         if share:
