@@ -39,7 +39,8 @@ SUMMARY = {
         "volume between the common reference and its front, in the units of the objectives; more is better", "float64"
     ),
     "share": Column(
-        "share of the joint front's points that it found, from 0 to 1; one that several found counts for each", "float64"
+        "share of the joint front's points that it found, from 0 to 1; one that several found counts for each",
+        "float64",
     ),
 }
 """The columns of `Comparison.summary`; the best value of every objective, `best_…`, comes before `front`."""
@@ -230,7 +231,9 @@ def _summary(
     columns = dict(SUMMARY)
     last = {name: columns.pop(name) for name in ("front", "hypervolume", "share")}
     for name, most in maximized.items():
-        columns[f"best_{name}"] = Column(f"{'largest' if most else 'smallest'} {name}; empty if none succeeded", "float64")
+        columns[f"best_{name}"] = Column(
+            f"{'largest' if most else 'smallest'} {name}; empty if none succeeded", "float64"
+        )
     columns |= last
     records = []
     for name, run in runs.items():

@@ -45,7 +45,9 @@ def convergence(
     check_reference(reference, maximized)
     rows = history[~history["cached"]]
     rows = rows.sort_values("turn") if rows["turn"].notna().any() else rows
-    frame = pd.DataFrame({"evaluations": np.arange(1, len(rows) + 1), "id": rows.index, "generation": rows["generation"]})
+    frame = pd.DataFrame(
+        {"evaluations": np.arange(1, len(rows) + 1), "id": rows.index, "generation": rows["generation"]}
+    )
     succeeded = rows["status"] == "ok"
     columns = dict(CONVERGENCE)
     for name, most in maximized.items():

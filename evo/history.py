@@ -27,7 +27,8 @@ COLUMNS = {
     "cached": Column("true if an earlier row had measured the same structure", "bool"),
     "reason": Column("why it is not ok", "str"),
     "turn": Column(
-        "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty", "Int64"
+        "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty",
+        "Int64",
     ),
     "asked": Column("asynchronous search: individuals proposed by then; else empty", "Int64"),
     "tries": Column("how many tries the evaluation took; 0 if cached", "int64"),

@@ -13,13 +13,13 @@ from evo.errors import SettingsError, unknown_name
 from evo.network import COSTS
 from evo.report.labels import LABELS, label
 from evo.report.style import (
-    CANDIDATES,
     FRONT,
-    MANY,
     PALETTE,
+    counted,
+    draw_candidates,
+    draw_steps,
     legend_below,
     line_styles,
-    marker_area,
     new_figure,
     whole_numbers,
 )
@@ -47,27 +47,24 @@ def plot_convergence(run: Run, objective: str | None = None) -> Figure:
     measured = run.history.loc[curve["id"]]
     values = measured[name].astype(float).where(measured["status"] == "ok").reset_index(drop=True)
     figure, axes = new_figure()
-    axes.scatter(
-        curve["evaluations"],
-        values,
-        s=marker_area(len(curve), 9),
-        color=CANDIDATES,
-        linewidths=0,
-        label=f"{values.count():,} candidates" + f", {values.isna().sum():,} failed" * bool(values.isna().any()),
-        rasterized=len(curve) > MANY,
-    )
+    failed = f", {values.isna().sum():,} failed" if values.isna().any() else ""
+    draw_candidates(axes, curve["evaluations"], values, counted(int(values.count()), "candidate") + failed)
     generations = values.groupby(curve["generation"])
     if generations.ngroups > 1:
         ends = curve.groupby("generation")["evaluations"].max()
         spread = generations.quantile([0.25, 0.5, 0.75]).unstack().dropna()  # noqa: PD010
         ends = ends[spread.index]
         axes.fill_between(
-            ends, spread[0.25], spread[0.75], color=PALETTE[0], alpha=0.2, linewidth=0, label="middle half of a generation"
+            ends,
+            spread[0.25],
+            spread[0.75],
+            color=PALETTE[0],
+            alpha=0.2,
+            linewidth=0,
+            label="middle half of a generation",
         )
         axes.plot(ends, spread[0.5], color=PALETTE[0], linewidth=1.2, label="its median")
-    axes.step(
-        curve["evaluations"], curve[f"best_{name}"], where="post", color=FRONT, linewidth=1.6, label="best so far"
-    )
+    draw_steps(axes, curve["evaluations"], curve[f"best_{name}"], color=FRONT, linewidth=1.6, label="best so far")
     _finish(figure, axes, label(name, most), "Convergence", plain=name in COSTS)
     return figure
 
@@ -89,7 +86,7 @@ def plot_hypervolume(
     reference = worst([run.history], maximized, str(run.folder)) if reference is None else reference
     curve = convergence(run, list(maximized), reference)
     figure, axes = new_figure()
-    axes.step(curve["evaluations"], curve["hypervolume"], where="post", color=PALETTE[0], linewidth=1.6)
+    draw_steps(axes, curve["evaluations"], curve["hypervolume"], color=PALETTE[0], linewidth=1.6)
     axes.set_ylim(bottom=0)
     _finish(figure, axes, _volume(maximized), _measured_from(reference), legend=False)
     return figure
@@ -141,7 +138,7 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
         for (run, curve), (color, dash) in zip(curves.items(), line_styles(len(curves)), strict=True):
             # Thinner and thinner: lines that begin alike do not hide each other.
             width = 2.8 - 1.6 * len(axes.lines) / len(curves)
-            axes.step(curve.index, curve, where="post", color=color, linestyle=dash, linewidth=width, label=run)
+            draw_steps(axes, curve.index, curve, color=color, linestyle=dash, linewidth=width, label=run)
         return
     if by not in comparison.summary:
         raise SettingsError(unknown_name("column", by, map(str, comparison.summary.columns)))
@@ -149,10 +146,10 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
     for (value, members), (color, dash) in zip(groups, line_styles(groups.ngroups), strict=True):
         mine = pd.DataFrame({run: curves[run] for run in members.index if run in curves})
         for run in mine:
-            axes.step(mine.index, mine[run], where="post", color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
-        runs = f"{len(members)} run{'s' if len(members) > 1 else ''}"
+            draw_steps(axes, mine.index, mine[run], color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
+        runs = counted(len(members), "run")
         middle = mine.dropna().median(axis=1)
-        axes.step(mine.index, middle, where="post", color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
+        draw_steps(axes, middle.index, middle, color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
 
 
 def _volume(maximized: Mapping[str, bool]) -> str:
@@ -172,6 +169,7 @@ def _measured_from(reference: Mapping[str, float]) -> str:
 
 def _finish(figure: Figure, axes: Axes, ylabel: str, title: str, *, plain: bool = False, legend: bool = True) -> None:
     axes.set(xlabel="evaluations", ylabel=ylabel, title=title)
+    axes.set_xlim(left=0)
     whole_numbers(axes)
     if plain or max(map(abs, axes.get_ylim())) >= 10_000:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))

@@ -11,10 +11,10 @@ from evo.compare import Comparison
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.report.labels import label
 from evo.report.style import (
-    CANDIDATES,
     CHOSEN,
     FRONT,
-    MANY,
+    counted,
+    draw_candidates,
     legend_below,
     line_styles,
     marker_area,
@@ -41,16 +41,10 @@ def plot_front(run: Run, x: str | None = None, y: str | None = None, chosen: Seq
     figure, axes = new_figure()
     measured = run.history.query("status == 'ok' and not cached")
     front = run.pareto([y, x]).sort_values(x, kind="stable")
-    axes.scatter(
-        measured[x],
-        measured[y],
-        s=marker_area(len(measured), 9),
-        color=CANDIDATES,
-        linewidths=0,
-        label=f"{len(measured):,} candidates",
-        rasterized=len(measured) > MANY,
+    draw_candidates(axes, measured[x], measured[y], counted(len(measured), "candidate"))
+    draw_front(
+        axes, front, x, y, x_maximized=most[x], color=FRONT, text=f"Pareto front, {counted(len(front), 'point')}"
     )
-    draw_front(axes, front, x, y, x_maximized=most[x], color=FRONT, text=f"Pareto front, {len(front):,} points")
     for style, row in zip(line_styles(len(chosen)), chosen, strict=True):
         mark(axes, run, row, x, y, style[0])
     original = {name: int(value) for name, value in run.costs.costs(run.costs.sizes).items()}
@@ -134,7 +128,9 @@ def plot_fronts(comparison: Comparison, x: str | None = None, y: str | None = No
     """
     names = list(comparison.maximized)
     if len(names) < 2:
-        raise SettingsError(f"front: it takes two objectives, compared was {names[0]} alone; compare(…, objectives=[…])")
+        raise SettingsError(
+            f"front: it takes two objectives, compared was {names[0]} alone; compare(…, objectives=[…])"
+        )
     y = y or next(name for name in names if name != x)
     x = x or next(name for name in names[1:] + names[:1] if name != y)
     for name in (x, y):
@@ -144,7 +140,7 @@ def plot_fronts(comparison: Comparison, x: str | None = None, y: str | None = No
         raise SettingsError(f"x, y: expected two different objectives or costs, got {x!r} twice")
     figure, axes = new_figure()
     joint = comparison.front[names].drop_duplicates().sort_values(x)
-    axes.scatter(joint[x], joint[y], s=90, color="0.85", label=f"joint front, {len(joint):,} points", zorder=1)
+    axes.scatter(joint[x], joint[y], s=90, color="0.85", label=f"joint front, {counted(len(joint), 'point')}", zorder=1)
     runs = comparison.fronts["run"].cat.categories
     for name, (color, dash) in zip(runs, line_styles(len(runs)), strict=True):
         front = comparison.fronts[comparison.fronts["run"] == name].sort_values(x, kind="stable")

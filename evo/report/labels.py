@@ -10,6 +10,7 @@ LABELS = {
     "latency_ms": "latency, ms",
 }
 
+
 def label(name: str, maximized: bool | None = None, *extra: str) -> str:
     """Return what an axis for an objective or cost says: its name, extras, and the direction that is better."""
     better = [] if maximized is None else [f"{'more' if maximized else 'less'} is better"]

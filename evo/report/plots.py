@@ -168,7 +168,7 @@ def plot_score_distribution(runs: Run | Sequence[Run]) -> Figure:
         axes.plot(positions, best.to_numpy(), color=PALETTE[1], linewidth=1, label="best so far")
         axes.set(xlabel="generation", title=f"seed {seed}" if seeds.count(seed) == 1 else run.folder.name)
         whole_numbers(axes)
-    panels[0].legend(frameon=False, loc="lower right" if first.maximize else "upper right")
+    panels[0].legend(framealpha=0.8, edgecolor="none", loc="lower right" if first.maximize else "upper right")
     return figure
 
 

@@ -133,7 +133,11 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
         _hatch_legend(figure, layers["pruned"])
     else:
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-        figure.supxlabel(f"width: {LABELS[size]} kept; below: their number, and the share of filters that is gone", fontsize=8, color="0.35")
+        figure.supxlabel(
+            f"width: {LABELS[size]} kept; below: their number, and the share of filters that is gone",
+            fontsize=8,
+            color="0.35",
+        )
     return figure
 
 
@@ -152,7 +156,9 @@ def plot_fingerprint(layers: pd.DataFrame, title: str = "Layer fingerprints") ->
     """
     drawn = [name for name in AXES if name in layers and (name != "bits" or _quantised(layers))]
     if len(drawn) < 3:
-        raise SettingsError(f"layers: a fingerprint takes three of the columns {', '.join(AXES)}, got {', '.join(drawn)}")
+        raise SettingsError(
+            f"layers: a fingerprint takes three of the columns {', '.join(AXES)}, got {', '.join(drawn)}"
+        )
     values = layers[drawn].to_numpy(dtype=float)
     largest = np.where(np.array(drawn) == "pruned", 1.0, values.max(0))
     shares = values / np.where(largest > 0, largest, 1.0)

@@ -10,6 +10,7 @@ from rich.table import Table
 from evo.network import CouplingGroup, Frozen, Network
 from evo.report.labels import LABELS
 
+
 @dataclass(frozen=True)
 class Structure:
     """What can be searched in a network.

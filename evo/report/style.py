@@ -1,10 +1,13 @@
 """What all pictures share: colours that colour-blind people tell apart, and figures that belong to nobody."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from evo.network import COSTS
 
@@ -64,12 +67,30 @@ def scale_axes(axes: Axes, x: str, y: str) -> None:
 
 def whole_numbers(axes: Axes) -> None:
     """Let the horizontal axis count: generations, evaluations."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def marker_area(count: int, largest: float = 16.0) -> float:
     """Return how large, in square points, each of so many points is drawn."""
     return float(min(largest, max(1.5, largest * (200 / max(1, count)) ** 0.5)))
+
+
+def draw_candidates(axes: Axes, x: ArrayLike, y: ArrayLike, text: str) -> None:
+    """Draw one grey point each, smaller the more there are, and say in the legend what they are."""
+    count = np.size(x)
+    area = marker_area(count, 9)
+    axes.scatter(x, y, s=area, color=CANDIDATES, linewidths=0, rasterized=count > MANY)
+    axes.scatter([], [], s=9, color=CANDIDATES, linewidths=0, label=text)
+
+
+def draw_steps(axes: Axes, x: ArrayLike, y: ArrayLike, **style: Any) -> None:
+    """Draw what holds from one evaluation to the next; of a single one, a dot."""
+    axes.step(x, y, where="post", marker="o" if np.size(x) == 1 else None, markersize=5, **style)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 point" or "2,000 points"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def line_styles(count: int) -> Sequence[tuple[str, str]]:

@@ -9,13 +9,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from evo.errors import SettingsError
 from evo.report.front import succeeded
 from evo.report.labels import LABELS
 from evo.report.plots import best_of_generations
-from evo.report.style import MANY, PALETTE, new_figure, new_panels, whole_numbers
+from evo.report.style import MANY, PALETTE, counted, new_figure, new_panels, whole_numbers
 from evo.run import Run
 
 PANELS = 6
@@ -79,7 +79,7 @@ def _heat_map(means: pd.DataFrame, title: str) -> Figure:
     axes.set_yticks(range(count), list(means.columns), fontsize=8 if count <= 40 else 5)
     axes.set(xlabel="generation", ylabel="coupling group")
     axes.set_title(title, fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes)
     return figure
 
 
@@ -115,7 +115,7 @@ def plot_parallel(
     values = front[names].astype(float)
     if widths:
         values = values.join(kept_shares(run, front.index.tolist()))
-    title = f"Pareto front over {', '.join(run.trade_off)}: {size:,} individuals; of objectives and costs, better is up"
+    title = f"Pareto front over {', '.join(run.trade_off)}: {counted(size, 'individual')}; of objectives and costs, better is up"
     return _parallel(values, most, list(chosen), title)
 
 
