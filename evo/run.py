@@ -55,7 +55,7 @@ class Run:
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
-        self.groups: dict[str, int] = {name: size for name, size in described["groups"]}
+        self.groups: dict[str, int] = dict(described["groups"])
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
 

@@ -98,8 +98,8 @@ def compare_convergence(comparison: Comparison, objective: str | None = None, by
     Args:
         comparison: of runs.
         objective: one of the compared objectives or costs; default the first.
-        by: column of the summary, such as "algorithm": runs that agree in it have one colour, and a thick line is their median, up
-            to where the first of them ends.
+        by: column of the summary, such as "algorithm": runs that agree in it have one colour, and a thick line is their
+            median, up to where the first of them ends.
 
     Raises:
         SettingsError: an unknown name or column.

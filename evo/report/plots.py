@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -199,7 +200,23 @@ def plot_proxies(frame: pd.DataFrame, truth: str, proxies: Sequence[str]) -> Fig
     return figure
 
 
+def check_picture(path: Path) -> None:
+    """Raise SettingsError unless the ending of `path` is that of a picture."""
+    known = FigureCanvasBase.filetypes
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise SettingsError(f"{path}: a picture ends in {', '.join(f'.{name}' for name in sorted(known))}")
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `figure` as a PNG file and return its path."""
-    figure.savefig(path, dpi=120)
+    """Write `figure` to a file, as its ending says (.png, .pdf, .svg, …), and return its path.
+
+    Raises:
+        SettingsError: the ending is of no picture, or the file cannot be written.
+    """
+    check_picture(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path

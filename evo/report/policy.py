@@ -226,7 +226,7 @@ def _hatch(pruned: float) -> str:
 
 
 def _labels(layers: pd.DataFrame) -> list[str]:
-    """Return every layer's name, and below it the parameters or weights that it keeps, and their bits or the filters that went."""
+    """Return every layer's name, and below it what it keeps, and its bits or the share of its filters that went."""
     labels, quantised = [], _quantised(layers)
     for name, row in layers.iterrows():
         number = float(row[f"kept_{_size(layers)}"])

@@ -102,6 +102,6 @@ def line_styles(count: int) -> Sequence[tuple[str, str]]:
 def legend_below(figure: Figure) -> None:
     """Put the legend below the panels, in as many columns as there is room for."""
     texts = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
-    room = figure.get_figwidth() * 13  # characters of its font, about
+    room = figure.get_figwidth() * 14  # characters of its font, about
     columns = max(1, min(len(texts), int(room // (max(map(len, texts)) + 8))))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)

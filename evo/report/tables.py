@@ -9,12 +9,13 @@ from evo.blueprint import FULL_BITS
 from evo.run import Run
 
 
-def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, rows: int = 12) -> Table:
-    """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included.
+def front_table(run: Run, objectives: Sequence[str] | None = None, *, rows: int = 12) -> Table:
+    """Return the Pareto front over `objectives`, default `run.trade_off`; at most `rows` evenly chosen points, ends included.
 
     Besides the objectives it has the costs that tell most, and the compression in bytes.
     """
-    front = run.pareto(list(objectives))
+    objectives = run.trade_off if objectives is None else list(objectives)
+    front = run.pareto(objectives)
     listed = front
     if len(front) > rows:
         listed = front.iloc[[round(index * (len(front) - 1) / (rows - 1)) for index in range(rows)]]

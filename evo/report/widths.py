@@ -115,8 +115,8 @@ def plot_parallel(
     values = front[names].astype(float)
     if widths:
         values = values.join(kept_shares(run, front.index.tolist()))
-    title = f"Pareto front over {', '.join(run.trade_off)}: {counted(size, 'individual')}; of objectives and costs, better is up"
-    return _parallel(values, most, list(chosen), title)
+    title = f"Pareto front over {', '.join(run.trade_off)}: {counted(size, 'individual')}"
+    return _parallel(values, most, list(chosen), f"{title}; of objectives and costs, better is up")
 
 
 def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], title: str) -> Figure:
@@ -144,7 +144,7 @@ def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], ti
         index = values.index.get_loc(row)
         axes.plot(range(count), places[index], color=PALETTE[1], linewidth=2.2, marker="o", markersize=4)
         axes.text(count - 1 + 0.06, places[index, -1], f"id {row}", color=PALETTE[1], va="center", fontsize=9)
-    for index, name in enumerate(values.columns):
+    for index in range(count):
         _axis(axes, index, low[index], span[index], flipped=bool(flipped[index]), share=shares[index])
     axes.set(xlim=(-0.35, count - 1 + 0.35), ylim=(-0.07, 1.07), yticks=[])
     names = [
