@@ -223,7 +223,7 @@ def plot(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(KINDS)}.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="File: .png, .pdf, .svg, …; default KIND.png here.")] = None,
     rows: Annotated[
-        list[int] | None, typer.Option("--id", help="An individual to draw, or to mark; repeatable; default the best.")
+        list[int] | None, typer.Option("--id", help="Individual to draw, default the best; or to mark, repeatable.")
     ] = None,
     x: Annotated[str | None, typer.Option(help="Objective or cost to the right, of front and evolution.")] = None,
     y: Annotated[str | None, typer.Option(help="Objective or cost upwards, of front and evolution.")] = None,

@@ -301,7 +301,7 @@ class CostModel:
             }
             values |= {prefix + name: np.append(column, column.sum()) for name, column in columns.items()}
         weights = values["kept_weights"]
-        values["pruned"] = 1 - values["kept_filters"] / values["filters"]
+        values["pruned"] = (values["filters"] - values["kept_filters"]) / values["filters"]
         with np.errstate(divide="ignore", invalid="ignore"):  # of a layer that keeps nothing
             values["bits"] = np.append(depth, (depth * weights[:-1]).sum() / weights[-1])
             for ratio, name in (("r_c", "weights"), ("r_s", "macs"), ("r_f", "feature_maps")):
