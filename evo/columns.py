@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Column:
         return f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
 
 
-def table(values: Mapping[str, Sequence[Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
+def table(values: Mapping[str, Sequence[Any] | NDArray[Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
     """Return a table of `values`, by name, with the types and the text of `columns`, in whose order they are.
 
     Missing values are None. Columns that `values` leaves out are not there.
@@ -44,9 +45,9 @@ def described(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFram
     return frame
 
 
-def _typed(values: Sequence[Any], dtype: str) -> "pd.Series[Any]":
+def _typed(values: Sequence[Any] | NDArray[Any], dtype: str) -> "pd.Series[Any]":
     if dtype == "datetime":
-        return pd.to_datetime(pd.Series(values, dtype="str"), utc=True, format="ISO8601")
+        return pd.to_datetime(pd.Series(values, dtype="str"), utc=True, format="ISO8601").dt.as_unit("us")
     if dtype == "category" and not len(values):
         return pd.Series(pd.Categorical(values, categories=pd.Index([], dtype="str")))
-    return pd.Series(values, dtype=dtype)  # type: ignore[call-overload, no-any-return]
+    return pd.Series(values, dtype=dtype)

@@ -13,7 +13,7 @@ import evo
 from evo.errors import RunFolderError, SettingsError
 from evo.run import Run
 from evo.testing import small_task
-from tests.searches import judge, search
+from tests.searches import search
 
 NAMES = ["error", "params"]
 
@@ -34,7 +34,7 @@ def test_the_summary_says_what_each_took_and_found(
     assert summary.index.tolist() == ["ecs", "nsga", "vectors"]
     assert summary["algorithm"].tolist() == ["ecs", "nsga2", "random"]
     assert summary["encoding"].tolist() == ["filter_bits", "filter_bits", "channel_vector"]
-    assert summary["fitness"].tolist()[0] == f"{judge.__module__}:judge"
+    assert summary["fitness"].tolist() == ["tests.searches:judge", "tests.searches:weigh", "tests.searches:judge"]
     for run in (ecs_run, nsga_run, vector_run):
         row, history = summary.loc[run.folder.name], run.history
         rows = history[~history["cached"]]
@@ -42,7 +42,8 @@ def test_the_summary_says_what_each_took_and_found(
         assert row["failures"] == int(run.generations["failed"].sum())
         assert row["cached"] == history["cached"].sum()
         assert row["seconds"] == pytest.approx(rows["seconds"].sum())
-        assert 0 < row["elapsed"] < 60
+        span = history["finished"].max() - history["finished"].min()
+        assert row["elapsed"] == span.total_seconds()
         assert row["best_error"] == measured(run)["error"].min()
         assert row["best_params"] == measured(run)["params"].min()
         assert row["front"] == len(run.pareto(NAMES))
@@ -83,7 +84,7 @@ def test_a_point_that_two_have_found_counts_for_both(ecs_run: Run, tmp_path: Pat
     again = search(tmp_path / "again")
     twice = evo.compare([ecs_run, again], objectives=NAMES)
     assert twice.summary["share"].tolist() == [1.0, 1.0]
-    assert twice.summary["hypervolume"].nunique() == 1
+    assert twice.summary.loc["ecs", "hypervolume"] == twice.summary.loc["again", "hypervolume"]
 
 
 def test_the_convergence_is_long(comparison: evo.Comparison, ecs_run: Run) -> None:

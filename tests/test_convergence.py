@@ -70,7 +70,7 @@ def test_what_is_refused(ecs_run: Run, failed_run: Run) -> None:
     with pytest.raises(SettingsError, match=r"^reference: unknown objective 'eror'; did you mean 'error'\?$"):
         convergence(ecs_run, ["error", "params"], {"eror": 1.0})
     with pytest.raises(SettingsError, match="reference: expected a number for 'error', got nan"):
-        convergence(ecs, "error", {"error": float("nan")})
+        convergence(ecs_run, "error", {"error": float("nan")})
     with pytest.raises(RunFolderError, match=r"failed: no evaluation has succeeded yet$"):
         convergence(failed_run)
 
