@@ -52,7 +52,7 @@ def plot_convergence(run: Run, objective: str | None = None) -> Figure:
     generations = values.groupby(curve["generation"])
     if generations.ngroups > 1:
         ends = curve.groupby("generation")["evaluations"].max()
-        spread = generations.quantile([0.25, 0.5, 0.75]).unstack().dropna()  # noqa: PD010
+        spread = pd.DataFrame({share: generations.quantile(share) for share in (0.25, 0.5, 0.75)}).dropna()
         ends = ends[spread.index]
         axes.fill_between(
             ends,
@@ -132,7 +132,7 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
     """Draw a column of the convergence of every run, or of groups of runs."""
     curves = {
         str(run): rows.set_index("evaluations")[column]
-        for run, rows in comparison.convergence.groupby("run", observed=True)
+        for run, rows in comparison.convergence.groupby("run", observed=False)
     }
     if by is None:
         for (run, curve), (color, dash) in zip(curves.items(), line_styles(len(curves)), strict=True):
@@ -144,11 +144,11 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
         raise SettingsError(unknown_name("column", by, map(str, comparison.summary.columns)))
     groups = comparison.summary[by].astype(str).groupby(comparison.summary[by].astype(str), sort=False)
     for (value, members), (color, dash) in zip(groups, line_styles(groups.ngroups), strict=True):
-        mine = pd.DataFrame({run: curves[run] for run in members.index if run in curves})
-        for run in mine:
-            draw_steps(axes, mine.index, mine[run], color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
+        mine = pd.DataFrame({run: curves[run] for run in members.index})
+        for run in members.index:
+            draw_steps(axes, curves[run].index, curves[run], color=color, linestyle=dash, linewidth=0.7, alpha=0.45)
         runs = counted(len(members), "run")
-        middle = mine.dropna().median(axis=1)
+        middle = mine.dropna(axis="columns", how="all").dropna().median(axis="columns")
         draw_steps(axes, middle.index, middle, color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evo.errors import RunFolderError, SettingsError, unknown_name
 from evo.report.front import two_axes
 from evo.report.labels import label
-from evo.report.style import MANY, PALETTE, marker_area, new_figure, new_panels, scale_axes, whole_numbers
+from evo.report.style import MANY, PALETTE, Picture, marker_area, new_figure, new_panels, scale_axes, whole_numbers
 from evo.run import Run
 
 TILES = 25
@@ -85,7 +85,7 @@ def plot_filters(
     height, width = before.shape[1] + 1, before.shape[2] + 1
     inches = min(0.42, 9.0 / columns)
     size = (max(4.0, inches * columns + 0.6), len(rows) * (inches * lines * height / width + 0.35) + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     limit = float(np.abs(before).max()) or 1.0
     for axes, (name, tiles) in zip(figure.subplots(len(rows), 1, squeeze=False).flat, rows.items(), strict=True):
         picture = np.full((lines * height - 1, columns * width - 1), np.nan)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from evo.blueprint import FULL_BITS
 from evo.errors import SettingsError
 from evo.report.labels import LABELS
-from evo.report.style import PALETTE, line_styles
+from evo.report.style import PALETTE, Picture, line_styles
 
 FloatArray = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
     if crowded:
         labels = [_short(name) for name in layers.index]
     width = max(9.0, 2 + 0.24 * count if crowded else wide)
-    figure = Figure(figsize=(width, 3.9 if crowded else 3.1), layout="constrained")
+    figure = Picture(figsize=(width, 3.9 if crowded else 3.1), layout="constrained")
     axes = figure.subplots()
     shares = layers[f"kept_{size}"].to_numpy(dtype=float) / layers[f"kept_{size}"].sum()
     ends = np.cumsum(shares)
@@ -176,7 +176,7 @@ def plot_layers(layers: pd.DataFrame, title: str = "") -> Figure:
         title: of the picture.
     """
     count, size, quantised = len(layers), _size(layers), _quantised(layers)
-    figure = Figure(figsize=(max(7.5, 2 + 0.24 * count), 5.4), layout="constrained")
+    figure = Picture(figsize=(max(7.5, 2 + 0.24 * count), 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places = np.arange(count)
     upper.bar(places, layers[size], width=0.8, color="0.82", label="before")
@@ -282,7 +282,7 @@ def _hatch_legend(figure: Figure, pruned: "pd.Series[Any]") -> None:
 
 
 def _overlaid(names: Sequence[str], shares: FloatArray, drawn: Sequence[str], title: str) -> Figure:
-    figure = Figure(figsize=(7.4, 5.4), layout="constrained")
+    figure = Picture(figsize=(7.4, 5.4), layout="constrained")
     axes = figure.add_subplot(projection="polar")
     for name, values, (colour, dash) in zip(names, shares, line_styles(len(names)), strict=True):
         angles, closed = _polygon(values)
@@ -300,7 +300,7 @@ def _overlaid(names: Sequence[str], shares: FloatArray, drawn: Sequence[str], ti
 def _small_multiples(names: Sequence[str], shares: FloatArray, drawn: Sequence[str], title: str) -> Figure:
     columns = min(10, math.ceil(math.sqrt(2 * len(names))))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(1.35 * columns, 1.55 * rows + 1.3), layout="constrained")
+    figure = Picture(figsize=(1.35 * columns, 1.55 * rows + 1.3), layout="constrained")
     grid = figure.subplots(rows, columns, subplot_kw={"projection": "polar"}, squeeze=False)
     for axes in grid.flat[len(names) :]:
         axes.remove()

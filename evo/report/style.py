@@ -1,6 +1,7 @@
 """What all pictures share: colours that colour-blind people tell apart, and figures that belong to nobody."""
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,18 @@ MANY = 2000
 """Points from which on they are drawn smaller, and as pixels in a vector file."""
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, although it knows nothing of pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=100)
+        return picture.getvalue()
+
+
 def new_figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     """Return a figure with one panel, in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     open_frame([axes])
     return figure, axes
@@ -36,7 +46,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], text: str) -
     """Return a figure with `count` panels of `size` inches in even rows of at most `columns`, which share the axis `text`."""
     rows = -(-count // columns)
     columns = -(-count // rows)
-    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+    figure = Picture(figsize=(columns * size[0], rows * size[1]), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[count:]:
         axes.remove()

@@ -141,9 +141,9 @@ def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], ti
         bundle.set_norm(Normalize(low[0] - 1, low[0] + 1))
     axes.add_collection(bundle)
     for row in chosen:
-        index = values.index.get_loc(row)
+        index = values.index.tolist().index(row)
         axes.plot(range(count), places[index], color=PALETTE[1], linewidth=2.2, marker="o", markersize=4)
-        axes.text(count - 1 + 0.06, places[index, -1], f"id {row}", color=PALETTE[1], va="center", fontsize=9)
+        axes.text(count - 1 + 0.06, float(places[index, -1]), f"id {row}", color=PALETTE[1], va="center", fontsize=9)
     for index in range(count):
         _axis(axes, index, low[index], span[index], flipped=bool(flipped[index]), share=shares[index])
     axes.set(xlim=(-0.35, count - 1 + 0.35), ylim=(-0.07, 1.07), yticks=[])
