@@ -107,7 +107,7 @@ def succeeded(run: Run, row: int) -> "pd.Series[Any]":
         RunFolderError: there is none of this id, or it failed.
     """
     run.blueprint(row)  # refuses an unknown id
-    record: pd.Series[Any] = run.history.loc[row, :]
+    record = run.history.loc[[row]].iloc[0]
     if record["status"] != "ok":
         raise RunFolderError(f"{run.folder}: row {row} has no results to draw, its status is {record['status']}")
     return record

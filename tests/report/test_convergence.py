@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 import evo
 from evo.errors import RunFolderError, SettingsError
@@ -26,7 +27,7 @@ def test_candidates_quantiles_and_the_best_so_far(ecs_run: evo.Run, objective: s
     name = objective or "score"
     rows = ecs_run.history.query("not cached").reset_index(drop=True)
     values = rows[name].astype(float).where(rows["status"] == "ok")
-    found = np.asarray(axes.collections[0].get_offsets().filled(np.nan))
+    found: NDArray[np.float64] = np.ma.filled(np.ma.asarray(axes.collections[0].get_offsets()), np.nan)
     expected = pd.DataFrame({"evaluations": np.arange(1, len(rows) + 1), "value": values}).dropna()
     np.testing.assert_array_equal(found[~np.isnan(found).any(1)], expected.to_numpy())
     best = drawn(line(axes, "best so far"))
@@ -81,7 +82,7 @@ def test_runs_in_groups(ecs_run: evo.Run, nsga_run: evo.Run, vector_run: evo.Run
     shortest = min(map(len, both))
     assert len(median) <= shortest, "where a run has ended, the median of the others would be another one's"
     for count, value in median.items():
-        assert value == np.median([curve[count] for curve in both])
+        assert value == np.median([curve[int(str(count))] for curve in both])
     with pytest.raises(SettingsError, match="unknown column 'encodin'; did you mean 'encoding'"):
         comparison.plot.hypervolume(by="encodin")
     with pytest.raises(SettingsError, match="unknown objective 'macs'; known are: error, params"):

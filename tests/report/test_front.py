@@ -1,6 +1,7 @@
 """Fronts: what is drawn is what the history says."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from evo.report.front import plot_front, plot_fronts
 from tests.searches import search
 
 
-def points(axes: Axes, label: str) -> list[list[float]]:
+def points(axes: Axes, label: str) -> Any:
     """Return the points of the markers with this label, or that begins with it."""
     (drawn,) = (entry for entry in axes.collections if str(entry.get_label()).startswith(label))
     return np.asarray(drawn.get_offsets()).tolist()
@@ -52,7 +53,7 @@ def test_individuals_are_marked(ecs_run: evo.Run) -> None:
     rows = ecs_run.history.query("status == 'ok'").index[:2].tolist()
     axes = plot_front(ecs_run, chosen=rows).axes[0]
     assert [text.get_text() for text in axes.texts] == [f"id {row}" for row in rows]
-    rings = [entry for entry in axes.collections if entry.get_facecolor().size == 0]
+    rings = [entry for entry in axes.collections if np.size(entry.get_facecolor()) == 0]
     drawn = [np.asarray(ring.get_offsets())[0].tolist() for ring in rings]
     assert drawn == ecs_run.history.loc[rows, ["params", "error"]].to_numpy().tolist()
 

@@ -73,7 +73,7 @@ def test_parallel_coordinates_of_widths_and_of_what_is_maximised(ecs_run: evo.Ru
     axes = ecs_run.plot.parallel(["score", "error"], widths=True, chosen=row).axes[0]
     marked = next(line for line in axes.lines if len(np.asarray(line.get_xdata())) == 5)
     heights = np.asarray(marked.get_ydata())
-    assert heights[2:].tolist() == kept_shares(ecs_run, [row]).loc[row].tolist()
+    assert heights[2:].tolist() == kept_shares(ecs_run, [row]).to_numpy()[0].tolist()
     (bundle,) = (entry for entry in axes.collections if isinstance(entry, LineCollection))
     scores = np.asarray(bundle.get_array())
     first = np.array([np.asarray(segment)[0, 1] for segment in bundle.get_segments()])
