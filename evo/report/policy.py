@@ -133,11 +133,8 @@ def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Fig
         _hatch_legend(figure, layers["pruned"])
     else:
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-        figure.supxlabel(
-            f"width: {LABELS[size]} kept; below: their number, and the share of filters that is gone",
-            fontsize=8,
-            color="0.35",
-        )
+        below = "" if crowded else "; below: their number, and the share of filters that is gone"
+        figure.supxlabel(f"width: {LABELS[size]} kept{below}", fontsize=8, color="0.35")
     return figure
 
 

@@ -151,7 +151,9 @@ def _parallel(values: pd.DataFrame, most: dict[str, bool], chosen: list[int], ti
         f"channels\nof {name}" if share else LABELS.get(name, name).replace(" ", "\n", 1)
         for name, share in zip(map(str, values.columns), shares, strict=True)
     ]
-    axes.set_xticks(range(count), names, fontsize=9, rotation=90 if count > 14 else 0)
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    upright = count * longest > 13 * figure.get_figwidth()
+    axes.set_xticks(range(count), names, fontsize=9, rotation=90 if upright else 0)
     axes.tick_params(axis="x", length=0)
     axes.set_title(title, fontsize=10)
     return figure

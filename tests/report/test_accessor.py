@@ -32,10 +32,18 @@ def test_the_shell_knows_every_picture() -> None:
     assert sorted(own) == sorted(KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["ecs_run", "policy_run", "vector_run"])
+OF_ENCODINGS = ("widths", "ribbon", "fingerprint", "layers", "filters")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *[("ecs_run", kind) for kind in KINDS],
+        *[(name, kind) for name in ("policy_run", "vector_run") for kind in OF_ENCODINGS],
+    ],
+)
 def test_every_picture_of_every_encoding_is_a_figure_of_its_own(
-    kind: str, name: str, request: pytest.FixtureRequest
+    name: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
     run = request.getfixturevalue(name)
     figure = getattr(run.plot, kind)()
