@@ -14,6 +14,7 @@ from evo.algorithms import ECS, FGA, NSGA2, NSGA3, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.candidate import Candidate
+from evo.compare import Comparison, compare
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
@@ -47,6 +48,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "ChannelVector",
+    "Comparison",
     "Convergence",
     "EvoError",
     "FilterBits",
@@ -61,6 +63,7 @@ __all__ = [
     "Task",
     "WithLatency",
     "ZeroShot",
+    "compare",
     "error_rate",
     "finetune",
     "fitness",

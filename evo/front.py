@@ -128,6 +128,11 @@ class Criteria:
         """Their names."""
         return [entry.name for entry in self.chosen]
 
+    @property
+    def maximized(self) -> dict[str, bool]:
+        """By name, whether more is better."""
+        return {entry.name: entry.maximize for entry in self.chosen}
+
     def minimised(self, values: Values) -> Values:
         """Return `values`, shape (…, M), with the maximised ones negated: all are minimised then; or back again."""
         return values * np.array([-entry.weight for entry in self.chosen])
@@ -178,6 +183,9 @@ class Criteria:
 
 
 def trade_off(objectives: Sequence[Objective]) -> list[str]:
-    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
+    """Return the two that pictures, tables and comparisons weigh unless told otherwise: the objectives if there are two.
+
+    Else the error, or the first objective if there is none, and the parameters.
+    """
     names = [objective.name for objective in objectives]
-    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+    return names if len(names) == 2 else list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))

@@ -16,6 +16,7 @@ import evo
 from evo.network.zoo import LeNet, lenet
 from evo.testing import small_task
 from evo.training import Recipe, Samples, train
+from tests.searches import fail, search, weigh
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -122,3 +123,44 @@ def task() -> evo.Task:
 def folder(tmp_path: Path) -> Path:
     """A run folder that does not exist yet."""
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def searches_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the searches below."""
+    return tmp_path_factory.mktemp("searches")
+
+
+@pytest.fixture(scope="session")
+def ecs_run(searches_folder: Path) -> evo.Run:
+    """A search over filter bits with failures and look-ups; read only."""
+    run = search(searches_folder / "ecs")
+    history = run.history
+    assert (history["status"] == "failed").any()
+    assert history["cached"].any()
+    return run
+
+
+@pytest.fixture(scope="session")
+def nsga_run(searches_folder: Path) -> evo.Run:
+    """A search with two objectives; read only."""
+    return search(searches_folder / "nsga", fitness=weigh, algorithm=evo.NSGA2(generations=4, population=12))
+
+
+@pytest.fixture(scope="session")
+def policy_run(searches_folder: Path) -> evo.Run:
+    """A search over layer policies, whose individuals have bits; read only."""
+    return search(searches_folder / "policies", encoding=evo.LayerPolicy(), algorithm=evo.RandomSearch(evaluations=12))
+
+
+@pytest.fixture(scope="session")
+def vector_run(searches_folder: Path) -> evo.Run:
+    """A search over channel vectors, of a single generation; read only."""
+    algorithm = evo.RandomSearch(evaluations=12, batch=12)
+    return search(searches_folder / "vectors", encoding=evo.ChannelVector(), algorithm=algorithm)
+
+
+@pytest.fixture(scope="session")
+def failed_run(searches_folder: Path) -> evo.Run:
+    """A search of which nothing has succeeded; read only."""
+    return fail(searches_folder / "failed")

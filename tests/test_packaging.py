@@ -102,17 +102,24 @@ assert not os.listdir("."), os.listdir(".")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_own_time(self, tmp_path: Path) -> None:
-        """Without what it builds on, `import evo` takes some 50 ms; ten times that is too much on any machine."""
-        done = python("import evo", "-X", "importtime", path=ROOT, cwd=tmp_path)
+        """Without what it builds on, `import evo` takes some 50 ms; ten times that is too much on any machine.
+
+        The shortest of three tries: the first may have to compile, and others may be at work on the machine.
+        """
+        assert min(self.own_microseconds(tmp_path) for _ in range(3)) < 500_000
+
+    def own_microseconds(self, folder: Path) -> int:
+        done = python("import evo", "-X", "importtime", path=ROOT, cwd=folder)
         lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
         own = [int(line[0]) for line in lines if line[2].strip().split(".")[0] == "evo"]
         assert len(own) > 20
-        assert sum(own) < 500_000
+        return sum(own)
 
 
-# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other.
+# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other. The one thing
+# outside of it: `Run.plot` and `Comparison.plot` load `evo.report.accessor` by its name when they are first used.
 ORDER = (
-    {"evo.errors"},
+    {"evo.columns", "evo.errors"},
     {"evo.settings", "evo.importing", "evo.glance"},
     {"evo.plugins"},
     {"evo.blueprint"},
@@ -125,9 +132,9 @@ ORDER = (
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},
     {"evo.evaluation", "evo.history", "evo.front"},
-    {"evo.algorithms", "evo.stopping"},
+    {"evo.algorithms", "evo.convergence", "evo.stopping"},
     {"evo.run"},
-    {"evo.folder", "evo.export", "evo.reuse"},
+    {"evo.folder", "evo.export", "evo.reuse", "evo.compare"},
     {"evo.callbacks", "evo.ledger", "evo.seeds", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},

@@ -105,7 +105,7 @@ def test_it_stops_with_the_first_generation_after_which_the_front_has_not_grown(
 def test_interrupted_it_stops_at_the_same_place(algorithm: evo.NSGA2, after: int, tmp_path: Path) -> None:
     uninterrupted = search(tmp_path / "whole", algorithm, convergence=RULE)
     with pytest.raises(Stopped):
-        search(tmp_path / "run", algorithm, convergence=RULE, progress=stopping_after(after))
+        search(tmp_path / "run", algorithm, convergence=RULE, callbacks=[stopping_after(after)])
     assert evo.Run(tmp_path / "run").stopped is None
     again = search(tmp_path / "run", algorithm, convergence=RULE)
     assert_same(again, uninterrupted)

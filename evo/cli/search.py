@@ -9,7 +9,6 @@ from rich.console import Console
 
 from evo.cli.config import Config
 from evo.export import training_file
-from evo.front import trade_off
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
 from evo.report.tables import front_table
@@ -59,7 +58,7 @@ def make_task(config: Config, screen: Console) -> Task:
 def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
-    screen.print(front_table(run, trade_off(run.objectives), rows=8))
+    screen.print(front_table(run, rows=8))
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import evo
 from evo.cli.keys import markdown
@@ -85,12 +86,12 @@ def test_front_and_show_need_nothing_of_the_users(searched: Path, shell: Shell, 
         assert text in shown.out
 
 
-def test_front_as_csv(searched: Path, shell: Shell) -> None:
-    printed = shell("front", searched, "--objectives", "error,macs", "--csv").out
-    expected = evo.Run(searched).pareto(["error", "macs"])
-    lines = printed.splitlines()
-    assert lines[0].startswith("id,generation,operator")
-    assert [int(text.split(",")[0]) for text in lines[1:]] == list(expected.index)
+def test_filters_are_drawn_with_the_task_of_the_run(searched: Path, shell: Shell) -> None:
+    drawn = shell("plot", searched, "filters", "--layer", "conv2", "--id", "1", "--out", "pictures/filters.png")
+    assert (drawn.status, drawn.err) == (0, "")
+    assert drawn.out == "written: pictures/filters.png\n"
+    with Image.open("pictures/filters.png") as picture:
+        assert min(picture.size) > 100
 
 
 def test_export_loads_back_and_agrees_with_its_other_files(searched: Path, shell: Shell) -> None:
