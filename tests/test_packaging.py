@@ -102,18 +102,15 @@ assert not os.listdir("."), os.listdir(".")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_own_time(self, tmp_path: Path) -> None:
-        """Without what it builds on, `import evo` takes some 50 ms; ten times that is too much on any machine.
-
-        The shortest of three tries: the first may have to compile, and others may be at work on the machine.
-        """
-        assert min(self.own_microseconds(tmp_path) for _ in range(3)) < 500_000
-
-    def own_microseconds(self, folder: Path) -> int:
-        done = python("import evo", "-X", "importtime", path=ROOT, cwd=folder)
-        lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
-        own = [int(line[0]) for line in lines if line[2].strip().split(".")[0] == "evo"]
-        assert len(own) > 20
-        return sum(own)
+        """Without what it builds on, `import evo` takes some 100 ms of a processor; ten times that is too much on any."""
+        code = """
+import cloudpickle, deap.tools, moocore, numpy, pandas, pydantic, safetensors.torch, threadpoolctl, time, torch.fx
+begun = time.process_time()
+import evo
+print(time.process_time() - begun)
+"""
+        done = python(code, path=ROOT, cwd=tmp_path)
+        assert float(done.stdout) < 1, done.stderr
 
 
 # What may import what: every entry those before it, and its own modules. Equal ranks do not know each other. The one thing
