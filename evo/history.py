@@ -14,7 +14,7 @@ from evo.errors import RunFolderError
 from evo.glance import connect
 from evo.network import COSTS
 
-FORMAT = 4
+FORMAT = 5
 
 COLUMNS = {
     "id": "row number, from 0, in the order the algorithm proposed",
@@ -22,16 +22,16 @@ COLUMNS = {
     "operator": "what made it: initial, crossover, mutation, random, …",
     "parents": "ids of its parents, as a JSON list",
     "key": "identity of the structure; equal structures are measured once",
-    "status": "ok, failed or timeout; objectives are there only if ok",
+    "status": "ok, failed, timeout or, by a cascade, screened: not promoted; objectives are there only if ok",
     "cached": "true if an earlier row had measured the same structure",
     "reason": "why it is not ok",
     "turn": "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty",
     "asked": "asynchronous search: individuals proposed by then; else empty",
-    "tries": "how many tries the evaluation took; 0 if cached",
-    "seconds": "wall time of the last try in its worker; empty if cached",
-    "node": "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached",
-    "worker": "process that evaluated it; empty if cached",
-    "worker_memory": "peak resident memory of that process meanwhile, in bytes, shared memory included; empty if cached",
+    "tries": "how many tries the evaluation took; 0 if cached, or decided by an earlier fidelity of a cascade",
+    "seconds": "wall time of the last try in its worker; empty if tries is 0",
+    "node": "machine that evaluated it, on Ray with the beginning of the node's id; empty if tries is 0",
+    "worker": "process that evaluated it; empty if tries is 0",
+    "worker_memory": "peak resident memory of that process meanwhile, in bytes, shared memory included; empty if tries is 0",
     "log": "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached",
     "reused": "name of the run that measured it; empty if this one did, or if cached",
     "finished": "when it was recorded, UTC",
@@ -39,11 +39,26 @@ COLUMNS = {
 MEASUREMENTS = ("tries", "seconds", "node", "worker", "worker_memory", "log", "reused", "finished")
 """Columns that differ between two runs of the same search; all others are equal bit for bit."""
 
+SCREENED = "screened"
+"""Status of what no fidelity of a cascade refuses, but one has not promoted: no failure, and no result."""
+
+SCREENINGS = {
+    "key": "identity of the structure",
+    "fidelity": "place in the cascade of what judged it, from 1",
+    "status": "ok, failed or timeout",
+    "reason": "why it is not ok",
+    "score": "first objective of that fidelity; empty unless ok",
+    "objectives": "all of its objectives, as JSON",
+    **{name: COLUMNS[name] for name in ("tries", "seconds", "node", "worker", "worker_memory", "log", "finished")},
+}
+"""Columns of the evaluations by the fidelities before the last of a cascade: one row per structure and fidelity."""
+
 _TYPES = {
     "id": "INTEGER PRIMARY KEY",
     **dict.fromkeys(("generation", "cached", "turn", "asked", "tries", "worker", "worker_memory"), "INTEGER"),
-    "seconds": "REAL",
+    **{"fidelity": "INTEGER", "seconds": "REAL", "score": "REAL"},
 }
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 _MOST_VARIABLES = 500
 """Keys per query: SQLite takes a limited number of parameters."""
@@ -156,6 +171,8 @@ class History:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS generations (generation INTEGER PRIMARY KEY, statistics TEXT)"
             )
+            screenings = ", ".join(f"{name} {_TYPES.get(name, 'TEXT')}" for name in SCREENINGS)
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS screenings ({screenings}, PRIMARY KEY (key, fidelity))")
             self._database.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         if self.meta("format") is None:
             self.set_meta("format", FORMAT)
@@ -219,11 +236,46 @@ class History:
         if not records:
             return
         names = ", ".join(map(quoted, self._names))
-        marks = ", ".join(
-            "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" if name == "finished" else "?" for name in self._names
-        )
+        marks = ", ".join(_NOW if name == "finished" else "?" for name in self._names)
         with self._transaction():
             self._database.executemany(f"INSERT INTO evaluations ({names}) VALUES ({marks})", records)
+
+    def screen(self, fidelity: int, results: Iterable["Result"]) -> None:
+        """Write what a fidelity before the last, of this place from 1, has come to, in one transaction; as `add` does."""
+        names = [name for name in SCREENINGS if name != "finished"]
+        records = []
+        for result in results:
+            score = next(iter(result.objectives.values()), None)
+            values = {**vars(result), "fidelity": fidelity, "score": score}
+            values["objectives"] = json.dumps(result.objectives)
+            records.append([values[name] for name in names])
+        marks = ", ".join("?" * len(names))
+        with self._transaction():
+            self._database.executemany(
+                f"INSERT INTO screenings ({', '.join(names)}, finished) VALUES ({marks}, {_NOW})", records
+            )
+
+    def screened(self, fidelity: int, keys: Iterable[str]) -> dict[str, "Result"]:
+        """Return, by structure, what `screen` has written of those of `keys` for a fidelity."""
+        found: dict[str, Result] = {}
+        columns = [name for name in _RESULT if name != "reused"]
+        for some, marks in _parts(keys):
+            query = f"SELECT {', '.join(columns)}, objectives FROM screenings WHERE fidelity = ? AND key IN ({marks})"
+            for *fields, objectives in self._query(query, (fidelity, *some)):
+                result = Result(**dict(zip(columns, fields, strict=True)), objectives=json.loads(objectives))
+                found[result.key] = result
+        return found
+
+    def screenings(self) -> pd.DataFrame:
+        """Return all that `screen` has written as a table, with the columns of `SCREENINGS`, in the order of finishing."""
+        query = f"SELECT {', '.join(SCREENINGS)} FROM screenings ORDER BY rowid"
+        frame = pd.read_sql_query(query, self._database)
+        frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
+        for name in ("worker", "worker_memory"):
+            frame[name] = frame[name].astype("Int64")
+        for name in ("score", "seconds"):
+            frame[name] = frame[name].astype(float)
+        return frame
 
     def _record(self, row: Row) -> list[Any]:
         values = vars(row) | row.costs | row.objectives
@@ -242,15 +294,10 @@ class History:
 
     def results(self, keys: Iterable[str], *, before: int) -> dict[str, Result]:
         """Return, by structure, what came of those of `keys` that rows with an id less than `before` have measured."""
-        wanted = list(keys)
         found: dict[str, Result] = {}
-        for start in range(0, len(wanted), _MOST_VARIABLES):
-            some = wanted[start : start + _MOST_VARIABLES]
-            marks = ", ".join("?" * len(some))
-            found |= {
-                result.key: result
-                for _, _, _, result in self._read(f"key IN ({marks}) AND NOT cached AND id < ?", (*some, before))
-            }
+        for some, marks in _parts(keys):
+            measured = f"key IN ({marks}) AND NOT cached AND status <> '{SCREENED}' AND id < ?"
+            found |= {result.key: result for _, _, _, result in self._read(measured, (*some, before))}
         return found
 
     def since(self, column: str, first: int) -> Iterator[tuple[int, int | None, int | None, Result]]:
@@ -267,17 +314,22 @@ class History:
             yield number, turn, asked, Result(**result, objectives=objectives)
 
     def counts(self, column: str, before: int) -> dict[str, int]:
-        """Return how many were evaluated, failed, cached and reused of the rows with a `column`, id or turn, less than this."""
-        query = (
-            "SELECT count(*) - coalesce(sum(cached), 0), coalesce(sum(status <> 'ok' AND NOT cached), 0), "
-            f"coalesce(sum(cached), 0), coalesce(sum(reused <> ''), 0) FROM evaluations WHERE {column} < ?"
-        )
-        (found,) = self._query(query, (before,))
-        return dict(zip(("evaluated", "failed", "cached", "reused"), found, strict=True))
+        """Return the counts that `evo.ledger.Ledger` keeps, of the rows with a `column`, id or turn, less than this."""
+        kinds = {
+            "evaluated": f"status <> '{SCREENED}' AND NOT cached",
+            "failed": f"status NOT IN ('ok', '{SCREENED}') AND NOT cached",
+            "cached": "cached",
+            "reused": "reused <> ''",
+            "screened": f"status = '{SCREENED}' AND NOT cached",
+            "spent": "tries > 0",
+        }
+        sums = ", ".join(f"coalesce(sum({condition}), 0)" for condition in kinds.values())
+        (found,) = self._query(f"SELECT {sums} FROM evaluations WHERE {column} < ?", (before,))
+        return dict(zip(kinds, found, strict=True))
 
     def reason(self) -> str:
         """Return why the first evaluation failed that did; "" if none has."""
-        query = "SELECT reason FROM evaluations WHERE status <> 'ok' ORDER BY id LIMIT 1"
+        query = f"SELECT reason FROM evaluations WHERE status NOT IN ('ok', '{SCREENED}') ORDER BY id LIMIT 1"
         found = self._first(query)
         return "" if found is None else str(found[0])
 
@@ -335,6 +387,14 @@ class History:
                 self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
+
+
+def _parts(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield as many keys at a time as a query takes, with the marks that stand for them there."""
+    wanted = list(keys)
+    for start in range(0, len(wanted), _MOST_VARIABLES):
+        some = wanted[start : start + _MOST_VARIABLES]
+        yield some, ", ".join("?" * len(some))
 
 
 def _opened(path: Path, mode: str) -> sqlite3.Connection:

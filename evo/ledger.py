@@ -9,7 +9,7 @@ from evo.encodings.individual import Individual
 from evo.errors import EvaluatorError, RunFolderError
 from evo.evaluation import Outcome
 from evo.fitness.base import Objective
-from evo.history import History, Result, Row
+from evo.history import SCREENED, History, Result, Row
 from evo.network import Network
 from evo.reuse import Peers
 from evo.run import pack_structure
@@ -27,8 +27,9 @@ class Ledger:
     Attributes:
         entered: individuals that have a row by now: the next one's id.
         turns: results that the algorithm of an asynchronous search has been told of; None in a generational search.
-        evaluated, failed, cached, reused: how many of the settled were measured, of these failed, were looked up, and were
-            measured by another run.
+        evaluated, failed, cached, reused, screened: how many of the settled were measured, of these failed, were looked up,
+            were measured by another run, and were not promoted by a cascade.
+        spent: how many evaluations by the fitness, of a cascade by its last fidelity, that took.
         best: id, costs and objectives of the settled row with the best first objective; None before the first.
     """
 
@@ -59,7 +60,7 @@ class Ledger:
         self._order = "id" if per_generation is None else "turn"
         self.entered = 0
         self.turns = None if per_generation is None else 0
-        self.evaluated = self.failed = self.cached = self.reused = 0
+        self.evaluated = self.failed = self.cached = self.reused = self.screened = self.spent = 0
         self.best: Mapping[str, float] | None = None
         self._open: dict[int, _Entry] = {}
         self._waiting: dict[str, list[int]] = {}  # open rows by structure, the one that is measured first
@@ -74,8 +75,8 @@ class Ledger:
         else:
             self._written = {number for number, *_ in self._history.since("id", entered)}
         counts = self._history.counts(self._order, settled)
-        self.evaluated, self.failed, self.cached, self.reused = (
-            counts[name] for name in ("evaluated", "failed", "cached", "reused")
+        self.evaluated, self.failed, self.cached, self.reused, self.screened, self.spent = (
+            counts[name] for name in ("evaluated", "failed", "cached", "reused", "screened", "spent")
         )
         first = self._objectives[0]
         self.best = self._history.best(first.name, first.maximize, self._order, settled)
@@ -134,7 +135,19 @@ class Ledger:
 
     def take(self, outcomes: Iterable[Outcome]) -> list[Row]:
         """Write what the evaluator returned, and return the rows that it settles."""
-        return self._settle([_result(outcome) for outcome in outcomes])
+        return self._settle([result_of(outcome) for outcome in outcomes])
+
+    def reject(self, results: Iterable[Result], *, promising: bool) -> list[Row]:
+        """Settle what an earlier fidelity of a cascade refuses or does not promote.
+
+        Args:
+            results: what to settle.
+            promising: there are others in the generation that it may promote; else failures are counted as those of `take`.
+        """
+        rows = self._settle(results)
+        if not promising and self.evaluated >= HOPELESS:
+            self.check_hope()
+        return rows
 
     def recall(self, number: int, result: Result) -> Row:
         """Settle an open row as an earlier process has written it.
@@ -151,6 +164,10 @@ class Ledger:
             del self._waiting[result.key]
         self._complete(entry, result)
         return entry.row
+
+    def blueprint(self, row: Row) -> Blueprint:
+        """Return the structure of an open row."""
+        return self._open[row.id].blueprint
 
     def row(self, individual: Individual) -> Row:
         """Return the open row of an individual."""
@@ -185,7 +202,7 @@ class Ledger:
         if new:
             self._peers.sign(self._history)
             self._history.add(new)
-        if self.evaluated >= HOPELESS:
+        if self.spent >= HOPELESS:
             self.check_hope()
         return rows
 
@@ -197,9 +214,13 @@ class Ledger:
             row.turn, row.asked = self.turns, self.entered
             self.turns += 1
         self.cached += row.cached
-        self.evaluated += not row.cached
-        self.failed += not row.cached and row.status != "ok"
         self.reused += bool(row.reused)
+        if not row.cached and row.status == SCREENED:
+            self.screened += 1
+        elif not row.cached:
+            self.evaluated += 1
+            self.failed += row.status != "ok"
+            self.spent += row.tries > 0
         if row.status == "ok":
             values = row.costs | row.objectives
             entry.individual.fitness.values = tuple(float(values[objective.name]) for objective in self._objectives)
@@ -218,7 +239,8 @@ class _Entry:
     individual: Individual
 
 
-def _result(outcome: Outcome) -> Result:
+def result_of(outcome: Outcome) -> Result:
+    """Return what the history keeps of an outcome."""
     return Result(
         key=outcome.key,
         status=outcome.status,

@@ -13,6 +13,7 @@ from torch import nn
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
 from evo.errors import RunFolderError, SettingsError, unknown_name
+from evo.fidelities import fidelity_table
 from evo.fitness.base import Objective
 from evo.history import History
 from evo.network import COSTS, CostModel
@@ -47,6 +48,7 @@ class Run:
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
+        self._fidelities = [(name, Objective(first, maximize)) for name, first, maximize in described["fidelities"]]
         self._groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
@@ -64,9 +66,20 @@ class Run:
         """One row per finished generation: counts, and mean, std, min and max of the first objective.
 
         Counts are individuals `asked` for, `evaluated`, `failed` and `cached`; with a budget, genomes `drawn` to get them
-        and `rejected` because they exceed it; of FGA, `duplicates`, draws that repeat an earlier genome.
+        and `rejected` because they exceed it; of FGA, `duplicates`, draws that repeat an earlier genome; of a cascade,
+        structures `screened`, which it has not promoted.
         """
         return self._history.generations()
+
+    @property
+    def screenings(self) -> pd.DataFrame:
+        """One row per evaluation by a fidelity before the last of a cascade; columns as in `evo.history.SCREENINGS`."""
+        return self._history.screenings()
+
+    @property
+    def fidelities(self) -> pd.DataFrame:
+        """What every fidelity of a cascade took and was good for; of any other fitness one row: see `evo.fidelities`."""
+        return fidelity_table(self._fidelities, self.history, self.screenings)
 
     @property
     def limits(self) -> Limits | None:

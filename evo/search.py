@@ -16,13 +16,15 @@ from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
-from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
+from evo.evaluation import Evaluator, Job, LocalEvaluator, Screening, Session
 from evo.fitness.base import Fitness
+from evo.fitness.cascade import Cascade
 from evo.folder import check_same, claimed, describe_search, folder_for, open_history, recorded_seeds
-from evo.history import COLUMNS, History, Row
+from evo.history import COLUMNS, SCREENED, History, Row
 from evo.ledger import Ledger
 from evo.reuse import Peers, identity
 from evo.run import Run
+from evo.screening import Screen, screens
 from evo.seeds import encoded, listed
 from evo.task import Task
 
@@ -47,6 +49,8 @@ class Progress:
         seconds_left: an estimate; None before the first generation is done.
         drawn: genomes drawn so far, if there is a budget.
         rejected: how many of these exceeded it.
+        screened: structures that a cascade has not promoted so far.
+        screening: which of a cascade's fidelities before the last is at work, and how far; "" if none is.
     """
 
     generation: int
@@ -64,6 +68,8 @@ class Progress:
     seconds_left: float | None
     drawn: int = 0
     rejected: int = 0
+    screened: int = 0
+    screening: str = ""
 
 
 def search(
@@ -100,7 +106,7 @@ def search(
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
-            evaluations; look-ups do not count.
+            evaluations, of a cascade by its last fidelity; look-ups do not count.
         reuse: take what runs in folders beside this one have measured of the same task, by the same fitness and seed,
             instead of measuring it again; it counts as evaluated. A fitness of your own takes part if it has a `version`.
             See `evo.reuse.identity`.
@@ -186,6 +192,11 @@ def check(
                 f"fitness: an objective cannot be called {objective.name!r}, a column of the history is"
             )
     algorithm.check(fitness.objectives)
+    if isinstance(fitness, Cascade) and isinstance(algorithm, SteadyState) and algorithm.asynchronous:
+        raise SettingsError(
+            "algorithm.asynchronous: a Cascade promotes a share of every generation, and an asynchronous search has no "
+            "generations; leave one of the two out"
+        )
     fitness.check(task)
     if budget is not None:
         limits_of(encoding, task.network, budget)
@@ -218,6 +229,9 @@ class _Loop:
             peers,
             per_generation=None if self._steady is None else self._steady.population,
         )
+        self._cascade = fitness if isinstance(fitness, Cascade) else None
+        self._screens = screens(fitness, history, by_all=algorithm.multiobjective)
+        self._screening = ""
         self._objective = fitness.objectives[0].name
         self._original = task.network.cost_of(task.network.full)
         self._limit = max_evaluations
@@ -261,14 +275,19 @@ class _Loop:
             self._size = len(asked)
             self._count_draws()
             rows = ledger.enter(asked, self._algorithm.generation)
-            new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
-            if self._limit is not None and ledger.evaluated + new > self._limit:
-                if not ledger.evaluated:
+            new = [row for row in rows if not row.cached]  # those that an interrupted process has measured included
+            takes = len(new) if self._cascade is None else self._cascade.most(len(new))
+            if self._limit is not None and ledger.spent + takes > self._limit:
+                if not ledger.spent:
                     raise SettingsError(
-                        f"max_evaluations: got {self._limit}, but the first generation alone takes {new}"
+                        f"max_evaluations: got {self._limit}, but the first generation alone takes {takes}"
                     )
                 break
-            self._told, missing = ledger.look_up(rows)
+            self._told, _ = ledger.look_up(row for row in rows if row.cached)
+            for screen in self._screens:
+                new = self._screen(screen, new)
+            known, missing = ledger.look_up(new)
+            self._told += known
             self._report()
             if missing:
                 self._workers().submit(missing)
@@ -282,6 +301,25 @@ class _Loop:
             self._algorithm.tell(asked)
             self._finish_generation(self._algorithm.generation - 1, statistics)
             self._report()
+
+    def _screen(self, screen: Screen, rows: list[Row]) -> list[Row]:
+        """Return those of a generation's new structures that a fidelity of a cascade promotes; the others are settled."""
+        ledger = self._ledger
+        missing, failures = screen.begin(rows)
+        self._told += ledger.reject(failures, promising=bool(missing) or screen.promising)
+        if missing:
+            self._workers().submit([Screening(ledger.blueprint(row), screen.place) for row in missing])
+        left = len(missing)
+        while left:
+            self._screening = f"{screen.name}, {left:,} of {len(rows):,} to go"
+            self._report()
+            outcomes = self._workers().receive()
+            left -= len(outcomes)
+            self._told += ledger.reject(screen.take(outcomes), promising=screen.promising)
+        self._screening = ""
+        promoted, others = screen.promote(rows)
+        self._told += ledger.reject(others, promising=True)
+        return promoted
 
     def _replay(self, algorithm: SteadyState) -> None:
         """Take an interrupted search through what happened after its last saved state, in the order recorded."""
@@ -369,12 +407,15 @@ class _Loop:
         """Return counts and statistics of the generation that has just been judged."""
         rows = self._told
         cached = sum(row.cached for row in rows)
+        screened = sum(row.status == SCREENED and not row.cached for row in rows)
         statistics: dict[str, float] = {
             "asked": len(rows),
-            "evaluated": len(rows) - cached,
-            "failed": sum(row.status != "ok" and not row.cached for row in rows),
+            "evaluated": len(rows) - cached - screened,
+            "failed": sum(row.status != "ok" and not row.cached for row in rows) - screened,
             "cached": cached,
         }
+        if self._screens:
+            statistics["screened"] = screened
         return {**statistics, **self._draws, **self._algorithm.statistics(self._judged)}
 
     def _count_draws(self) -> None:
@@ -423,5 +464,7 @@ class _Loop:
                 seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
                 drawn=self._drawn["drawn"],
                 rejected=self._drawn["rejected"],
+                screened=ledger.screened,
+                screening=self._screening,
             )
         )

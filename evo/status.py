@@ -1,6 +1,7 @@
 """How a search stands, read from its folder by another process: aggregates of one short transaction, executing nothing."""
 
 import json
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from evo.export import training_file
 from evo.fitness.base import Objective
 from evo.folder import Claim, claim_on
 from evo.glance import glance
-from evo.history import FORMAT, quoted
+from evo.history import FORMAT, SCREENED, quoted
 from evo.network import COSTS, CostModel
 from evo.run import HISTORY, SETTINGS, read_settings
 
@@ -32,7 +33,7 @@ class NodeStatus:
 
     Attributes:
         name: as the history's column `node` has it.
-        evaluations: how many it finished, failures included.
+        evaluations: how many it finished, failures and those of a cascade's earlier fidelities included.
         seconds: their mean wall time.
         worker_memory: the largest peak of a worker's resident memory, in bytes; None if none is known.
         last: when it last finished one.
@@ -63,6 +64,7 @@ class RunStatus:
         evaluated: evaluations, failures and those of other runs included.
         failed, reused: how many of them failed or timed out, and were measured by another run.
         cached: individuals that were looked up instead.
+        screened: structures that a cascade has not promoted.
         per_minute: evaluations per minute lately; None unless running.
         seconds_left: an estimate; None if there is no telling.
         drawn, rejected: genomes drawn within a budget in finished generations, and those of them that exceeded it.
@@ -87,6 +89,7 @@ class RunStatus:
     failed: int
     reused: int
     cached: int
+    screened: int
     per_minute: float | None
     seconds_left: float | None
     drawn: int
@@ -150,21 +153,23 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
     individuals = sum(group.count for group in groups)
     expected = _expected(asked, rounds, individuals)
     settled, speed = _speed(groups, now, claim)
-    evaluated = sum(group.count for group in groups if not group.cached)
+    screened = sum(group.count for group in groups if group.screened)
+    cached = sum(group.count for group in groups if group.cached)
     return RunStatus(
         folder=folder,
         state="finished" if finished else "running" if claim else "stopped",
         claim=claim,
-        limit=None if finished or claim else _limit(settings, asked, individuals, evaluated),
+        limit=None if finished or claim else _limit(settings, asked, individuals, sum(group.spent for group in groups)),
         from_shell="source" in settings,
         generation=len(asked),
         generations=rounds,
         individuals=individuals,
         expected=expected,
-        evaluated=evaluated,
+        evaluated=individuals - cached - screened,
         failed=sum(group.count for group in groups if group.failed),
         reused=sum(group.count for group in groups if group.reused),
-        cached=sum(group.count for group in groups if group.cached),
+        cached=cached,
+        screened=screened,
         per_minute=60 * speed if claim else None,
         seconds_left=(expected - individuals) / settled if expected is not None and settled > 0 else None,
         drawn=sum(int(statistics.get("drawn", 0)) for statistics in done),
@@ -173,17 +178,18 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
         best=_best(database, objectives),
         original={name: int(value) for name, value in costs.costs(costs.sizes).items()},
         reasons=_reasons(groups),
-        nodes=_nodes(groups),
+        nodes=_nodes([*groups, *_screenings(database)]),
         last=max((group.last for group in groups), default=None),
     )
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows that agree in node, cached, failed, reused and reason.
+    """Rows that agree in node, cached, failed, reused, screened and reason.
 
     Attributes:
         last: when the last of them was written.
+        spent: evaluations by the fitness, of a cascade by its last fidelity.
         seconds: sum of their times.
         late, lately: how many of them are not older than this search, or its resumption, and than `RECENT` besides.
     """
@@ -193,8 +199,10 @@ class _Group:
     cached: bool
     failed: bool
     reused: bool
+    screened: bool
     reason: str
     count: int
+    spent: int
     seconds: float
     worker_memory: int | None
     late: int
@@ -203,12 +211,24 @@ class _Group:
 
 def _groups(database: sqlite3.Connection, now: datetime, claim: Claim | None) -> list[_Group]:
     began = now if claim is None else _moment(claim.since)
+    screened = f"status = '{SCREENED}' AND NOT cached"
+    reason = f"CASE WHEN {screened} THEN '' ELSE reason END"  # each has another rank
     query = (
-        "SELECT max(finished), node, cached, status <> 'ok' AND NOT cached, reused <> '', reason, count(*), total(seconds), "
-        "max(worker_memory), sum(finished >= ?), sum(finished >= ?) FROM evaluations GROUP BY 2, 3, 4, 5, 6"
+        f"SELECT max(finished), node, cached, status NOT IN ('ok', '{SCREENED}') AND NOT cached, reused <> '', {screened}, "
+        f"{reason}, count(*), sum(tries > 0), total(seconds), max(worker_memory), sum(finished >= ?), sum(finished >= ?) "
+        "FROM evaluations GROUP BY 2, 3, 4, 5, 6, 7"
     )
     rows = database.execute(query, (_text(began), _text(max(began, now - RECENT))))
     return [_Group(datetime.fromisoformat(last), *fields) for last, *fields in rows]
+
+
+def _screenings(database: sqlite3.Connection) -> list[_Group]:
+    """Return what the machines have done for the earlier fidelities of a cascade."""
+    query = "SELECT max(finished), node, count(*), total(seconds), max(worker_memory) FROM screenings GROUP BY 2"
+    return [
+        _Group(datetime.fromisoformat(last), node, False, False, False, False, "", count, count, seconds, memory, 0, 0)
+        for last, node, count, seconds, memory in database.execute(query)
+    ]
 
 
 def _expected(asked: list[int], rounds: int, individuals: int) -> int | None:
@@ -220,15 +240,17 @@ def _expected(asked: list[int], rounds: int, individuals: int) -> int | None:
     return max(individuals, done + round((rounds - len(asked)) * sum(usual) / len(usual)))
 
 
-def _limit(settings: Mapping[str, Any], asked: list[int], individuals: int, evaluated: int) -> int | None:
+def _limit(settings: Mapping[str, Any], asked: list[int], individuals: int, spent: int) -> int | None:
     """Return the most evaluations, if that is what keeps the search from going on; else None."""
     limit = settings.get("max_evaluations")
     if not isinstance(limit, int):
         return None
     if settings.get("algorithm", {}).get("asynchronous", False):
-        return limit if evaluated >= limit else None
+        return limit if spent >= limit else None
     between = bool(asked) and individuals == sum(asked)  # in the middle of a generation, that may be done
-    return limit if evaluated + (2 * max(asked) if between else 0) > limit else None  # the next may well be larger
+    most = 2 * max(asked) if between else 0  # the next may well be larger
+    share = math.prod(settings["fitness"].get("promote", ()))  # of a cascade
+    return limit if spent + most * share > limit else None
 
 
 def _speed(groups: list[_Group], now: datetime, claim: Claim | None) -> tuple[float, float]:
@@ -239,7 +261,7 @@ def _speed(groups: list[_Group], now: datetime, claim: Claim | None) -> tuple[fl
     recent = span > RECENT and sum(group.lately for group in groups) >= ENOUGH
     seconds = max(1.0, (RECENT if recent else span).total_seconds())
     counts = [(group, group.lately if recent else group.late) for group in groups]
-    measured = sum(count for group, count in counts if not group.cached and not group.reused)
+    measured = sum(count for group, count in counts if group.spent and not group.reused)
     return sum(count for _, count in counts) / seconds, measured / seconds
 
 
@@ -267,12 +289,12 @@ def _nodes(groups: list[_Group]) -> tuple[NodeStatus, ...]:
     """Return what every machine has done; of evaluations that were lost with their machine, it may be without a name."""
     mine: dict[str, list[_Group]] = {}
     for group in groups:
-        if not group.cached and not group.reused:
+        if group.spent and not group.reused:
             mine.setdefault(group.node, []).append(group)
     nodes = [
         NodeStatus(
             name=name,
-            evaluations=(count := sum(part.count for part in parts)),
+            evaluations=(count := sum(part.spent for part in parts)),
             seconds=sum(part.seconds for part in parts) / count,
             worker_memory=max((part.worker_memory for part in parts if part.worker_memory is not None), default=None),
             last=max(part.last for part in parts),

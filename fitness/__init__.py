@@ -5,19 +5,22 @@ from types import ModuleType
 from typing import Any
 
 from evo.fitness.base import Fitness, FunctionFitness, Objective, fitness, measure
+from evo.fitness.cascade import Cascade
 from evo.fitness.latency import LatencySettings, WithLatency
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.fitness.zero_shot import ZeroShot
 
-FITNESSES: dict[str, type[SubsetFineTune] | type[ScoreOfFrame] | type[ZeroShot]] = {
+FITNESSES: dict[str, type[SubsetFineTune] | type[ScoreOfFrame] | type[ZeroShot] | type[Cascade]] = {
     "subset_finetune": SubsetFineTune,
     "score_of_frame": ScoreOfFrame,
     "zero_shot": ZeroShot,
+    "cascade": Cascade,
 }
 
 __all__ = [
     "FITNESSES",
+    "Cascade",
     "Fitness",
     "FunctionFitness",
     "LatencySettings",

@@ -15,7 +15,7 @@ from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
-from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
+from evo.fitness import FITNESSES, Cascade, Fitness, LatencySettings, WithLatency
 from evo.folder import check_place
 from evo.importing import add_to_path, call, named
 from evo.recipes.compression import FINETUNING
@@ -339,6 +339,8 @@ def _judge(table: Table, where: str, folder: Path) -> Fitness:
     name = table.get("name", DEFAULTS["fitness"])
     settings = {key: value for key, value in table.items() if key != "name"}
     found = named("fitness", name, FITNESSES, f"{where}.name", folder)
+    if found is Cascade:
+        return _cascade(settings, where, folder)
     if isinstance(found, type) and issubclass(found, Fitness):
         if issubclass(found, Settings):
             return found.parse(settings, where)
@@ -351,6 +353,20 @@ def _judge(table: Table, where: str, folder: Path) -> Fitness:
         return found
     hint = "decorate it with @evo.fitness(maximize=…)" if callable(found) else "expected a Fitness"
     raise SettingsError(f"{where}.name: {name} is {_what(found)}; {hint}")
+
+
+def _cascade(settings: dict[str, Any], where: str, folder: Path) -> Cascade:
+    """Return the cascade that a table describes, whose fidelities are tables themselves."""
+    tables = settings.get("fidelities", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise SettingsError(f'{where}.fidelities: got {tables!r}; expected tables, e.g. [{{name = "zero_shot"}}, …]')
+    made = []
+    for place, table in enumerate(tables):
+        here = f"{where}.fidelities.{place}"
+        if not isinstance(table.get("name", ""), str):
+            raise SettingsError(f"{here}.name: got {table['name']!r}; expected a name or module:attribute")
+        made.append(_fitness(table, here, folder))
+    return Cascade.parse({**settings, **({"fidelities": made} if "fidelities" in settings else {})}, where)
 
 
 def _what(found: object) -> str:

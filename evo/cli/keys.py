@@ -13,14 +13,14 @@ from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
-from evo.fitness import FITNESSES, LatencySettings
+from evo.fitness import FITNESSES, Fitness, LatencySettings
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
 from evo.settings import Settings
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): ""}
+_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", Fitness: "table", type(None): ""}
 _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
 

@@ -1,9 +1,19 @@
 """Where candidates are evaluated: in this process, in processes of this machine, or on a Ray cluster."""
 
-from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate
+from evo.evaluation.base import Evaluator, Job, Outcome, Screening, Session, evaluate
 from evo.evaluation.local import LocalEvaluator
 from evo.evaluation.ray import RayEvaluator
 
 EVALUATORS: dict[str, type[Evaluator]] = {"local": LocalEvaluator, "ray": RayEvaluator}
 
-__all__ = ["EVALUATORS", "Evaluator", "Job", "LocalEvaluator", "Outcome", "RayEvaluator", "Session", "evaluate"]
+__all__ = [
+    "EVALUATORS",
+    "Evaluator",
+    "Job",
+    "LocalEvaluator",
+    "Outcome",
+    "RayEvaluator",
+    "Screening",
+    "Session",
+    "evaluate",
+]
