@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 import evo
@@ -126,7 +127,7 @@ def test_what_is_promoted_is_the_best_share_by_a_literal_computation(whole: dict
             stays = set(good.index) - screened
             assert len(stays) == places
             columns = [sign * good["score"]] + ([fresh.loc[good.index, "params"]] if by_costs else [])
-            values = pd.concat(columns, axis=1).to_numpy(dtype=float)
+            values: NDArray[np.float64] = pd.concat(columns, axis=1).to_numpy(dtype=float)
             worse = {
                 key
                 for key, value in zip(good.index, values, strict=True)

@@ -1,9 +1,9 @@
 """Every key of run.toml with its type, default and meaning, read from the schema itself."""
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -122,13 +122,16 @@ def _is_settings(annotation: Any) -> bool:
 
 
 def _kind(field: FieldInfo) -> str:
-    bounds = [
+    return " ".join([_words(field.annotation), _bounds(field.metadata)]).strip()
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    return ", ".join(
         text.format(_plain(getattr(constraint, name)))
-        for constraint in field.metadata
+        for constraint in metadata
         for name, text in _BOUNDS.items()
         if hasattr(constraint, name)
-    ]
-    return " ".join([_words(field.annotation), ", ".join(bounds)]).strip()
+    )
 
 
 def _words(annotation: Any) -> str:
@@ -136,6 +139,8 @@ def _words(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(filter(None, map(_words, arguments)))
+    if origin is Annotated:
+        return " ".join(filter(None, [_words(arguments[0]), _bounds(arguments[1].metadata)]))
     if origin is Literal:
         return ", ".join(f'"{choice}"' for choice in arguments)
     if origin is dict or _is_settings(annotation):
