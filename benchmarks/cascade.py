@@ -109,12 +109,12 @@ def ladders(untuned: Settings) -> dict[str, Ladder]:
 
 LENET = Plan(
     encoding=evo.FilterBits(initial="sparse", keep=(0.05, 0.5), max_fragment=0.05),
-    last={**TUNING, "images": 1000, "val_images": 1000},
+    last={**TUNING, "images": 300, "val_images": 1000},
     ladders=ladders({**TUNING, "images": 100, "val_images": 250}),
     population=16,
     generations=8,
     more=2,
-    worst=0.2,
+    worst=0.4,
 )
 RESNET20 = Plan(
     encoding=evo.ChannelVector(free=("layer*.conv1",), gamma=0.7, lam=10, initial="random", select="knn"),
