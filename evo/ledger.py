@@ -130,22 +130,26 @@ class Ledger:
         first = {row.key: row.id for row in rows if self._waiting[row.key][0] == row.id}
         known = self._history.results(first, before=self.entered)
         known |= self._peers.find([key for key in first if key not in known])
-        settled = self._settle([known[key] for key in first if key in known])
+        settled = self.settle([known[key] for key in first if key in known])
         return settled, [self._open[number].blueprint for key, number in first.items() if key not in known]
 
     def take(self, outcomes: Iterable[Outcome]) -> list[Row]:
         """Write what the evaluator returned, and return the rows that it settles."""
-        return self._settle([result_of(outcome) for outcome in outcomes])
+        return self.settle([result_of(outcome) for outcome in outcomes])
 
-    def reject(self, results: Iterable[Result], *, promising: bool) -> list[Row]:
-        """Settle what an earlier fidelity of a cascade refuses or does not promote.
-
-        Args:
-            results: what to settle.
-            promising: there are others in the generation that it may promote; else failures are counted as those of `take`.
-        """
-        rows = self._settle(results)
-        if not promising and self.evaluated >= HOPELESS:
+    def settle(self, results: Iterable[Result]) -> list[Row]:
+        """Complete and write all rows of these structures, in one transaction, and return them."""
+        rows = []
+        for result in results:
+            for number in self._waiting.pop(result.key):
+                entry = self._open.pop(number)
+                self._complete(entry, result)
+                rows.append(entry.row)
+        new = [row for row in rows if row.id not in self._written]
+        if new:
+            self._peers.sign(self._history)
+            self._history.add(new)
+        if self.spent >= HOPELESS:
             self.check_hope()
         return rows
 
@@ -189,22 +193,6 @@ class Ledger:
                 f"every one of the first {self.evaluated} evaluations failed; the first: {self._history.reason()}; "
                 "mend that and search in another folder"
             )
-
-    def _settle(self, results: Iterable[Result]) -> list[Row]:
-        """Complete and write all rows of these structures, in one transaction."""
-        rows = []
-        for result in results:
-            for number in self._waiting.pop(result.key):
-                entry = self._open.pop(number)
-                self._complete(entry, result)
-                rows.append(entry.row)
-        new = [row for row in rows if row.id not in self._written]
-        if new:
-            self._peers.sign(self._history)
-            self._history.add(new)
-        if self.spent >= HOPELESS:
-            self.check_hope()
-        return rows
 
     def _complete(self, entry: "_Entry", result: Result) -> None:
         """Fill in a row and its individual, and count it."""

@@ -9,7 +9,7 @@ from evo.evaluation import Outcome
 from evo.fitness.base import Fitness, Objective
 from evo.fitness.cascade import Cascade
 from evo.history import SCREENED, History, Result, Row
-from evo.ledger import result_of
+from evo.ledger import HOPELESS, result_of
 from evo.network import COSTS
 from evo.promotion import ranking
 
@@ -41,11 +41,12 @@ class Screen:
         self._costs = costs
         self._history = history
         self._scores: dict[str, float] = {}
+        self._failed = 0
 
     @property
-    def promising(self) -> bool:
-        """Whether it has judged any of this generation without a failure."""
-        return bool(self._scores)
+    def hopeless(self) -> bool:
+        """Whether so many of this generation have failed, and none has not, that the others will as well."""
+        return not self._scores and self._failed >= HOPELESS
 
     def begin(self, rows: Sequence[Row]) -> tuple[list[Row], list[Result]]:
         """Begin with a generation's new structures, one row each.
@@ -54,7 +55,7 @@ class Screen:
             those that are still to be measured, and the results of those that have failed here before.
         """
         known = self._history.screened(self.place + 1, [row.key for row in rows])
-        self._scores = {}
+        self._scores, self._failed = {}, 0
         return [row for row in rows if row.key not in known], self._note(known.values())
 
     def take(self, outcomes: Iterable[Outcome]) -> list[Result]:
@@ -88,6 +89,7 @@ class Screen:
                 self._scores[result.key] = result.objectives[self._first.name]
             else:
                 reason = f"{self.name}: {result.reason}"
+                self._failed += 1
                 failures.append(replace(_verdict(result.key, reason), status=result.status, log=result.log))
         return failures
 

@@ -20,7 +20,7 @@ from evo.evaluation import Evaluator, Job, LocalEvaluator, Screening, Session
 from evo.fitness.base import Fitness
 from evo.fitness.cascade import Cascade
 from evo.folder import check_same, claimed, describe_search, folder_for, open_history, recorded_seeds
-from evo.history import COLUMNS, SCREENED, History, Row
+from evo.history import COLUMNS, SCREENED, History, Result, Row
 from evo.ledger import Ledger
 from evo.reuse import Peers, identity
 from evo.run import Run
@@ -96,7 +96,7 @@ def search(
     Args:
         task: network and data.
         encoding: how genomes become networks.
-        fitness: what is better.
+        fitness: what is better; of a `Cascade`, every generation's promising structures alone come to its last fidelity.
         algorithm: how genomes are proposed.
         budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
@@ -304,22 +304,27 @@ class _Loop:
 
     def _screen(self, screen: Screen, rows: list[Row]) -> list[Row]:
         """Return those of a generation's new structures that a fidelity of a cascade promotes; the others are settled."""
-        ledger = self._ledger
         missing, failures = screen.begin(rows)
-        self._told += ledger.reject(failures, promising=bool(missing) or screen.promising)
+        self._reject(screen, failures)
         if missing:
-            self._workers().submit([Screening(ledger.blueprint(row), screen.place) for row in missing])
+            self._workers().submit([Screening(self._ledger.blueprint(row), screen.place) for row in missing])
         left = len(missing)
         while left:
             self._screening = f"{screen.name}, {left:,} of {len(rows):,} to go"
             self._report()
             outcomes = self._workers().receive()
             left -= len(outcomes)
-            self._told += ledger.reject(screen.take(outcomes), promising=screen.promising)
+            self._reject(screen, screen.take(outcomes))
         self._screening = ""
         promoted, others = screen.promote(rows)
-        self._told += ledger.reject(others, promising=True)
+        self._reject(screen, others)
         return promoted
+
+    def _reject(self, screen: Screen, results: list[Result]) -> None:
+        """Settle what does not go on, and stop the search if nothing ever does."""
+        self._told += self._ledger.settle(results)
+        if screen.hopeless:
+            self._ledger.check_hope()
 
     def _replay(self, algorithm: SteadyState) -> None:
         """Take an interrupted search through what happened after its last saved state, in the order recorded."""
