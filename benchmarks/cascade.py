@@ -101,9 +101,9 @@ def ladders(untuned: Settings) -> dict[str, Ladder]:
     middle = {"name": "subset_finetune", "epochs": 0, **untuned}
     return {
         "single fidelity": Ladder(),
+        "capacity 0.25": Ladder((COUNTS,), (0.25,)),
         "capacity 0.5, untuned 0.3": Ladder((COUNTS, middle), (0.5, 0.3)),
-        "capacity 0.25, untuned 0.5": Ladder((COUNTS, middle), (0.25, 0.5)),
-        "the first, by score alone": Ladder((COUNTS, middle), (0.5, 0.3), ByScoreAlone),
+        "the last, by score alone": Ladder((COUNTS, middle), (0.5, 0.3), ByScoreAlone),
     }
 
 

@@ -20,9 +20,10 @@ class Cascade(Settings, Fitness):
     and so on. Only the last fidelity's objectives are those of the search. What is not promoted has no objectives and is
     never a parent; proposed again later, it may be promoted then, by the numbers that it has.
 
-    A fidelity ranks by its first objective, in its direction. For an algorithm that compares by all objectives, it ranks by
-    fronts over that and the exact costs among the last fidelity's objectives, with the most room within a front, as NSGA-II
-    selects: by the error alone, no small network would ever be promoted. Among equals the key decides.
+    A fidelity ranks by its first objective, in its direction. For an algorithm that compares by all objectives, it trades
+    that against the exact costs among the last fidelity's objectives, see `evo.promotion.ranking`: by the error alone, no
+    small network would ever be promoted. So its first objective should mean the same as the last fidelity's, costs apart:
+    with `compare_by=("error", "params")` there, `compare_by=("error",)` or a zero-shot score here.
 
     Called by itself, outside of a search, it is its last fidelity. (Jamieson & Talwalkar 2016 halve a fixed set; here every
     generation is such a set.)
