@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evo.columns import Column, described, table
-from evo.convergence import CONVERGENCE, convergence
+from evo.convergence import CONVERGENCE, convergence, evaluated
 from evo.errors import RunFolderError, SettingsError
 from evo.front import Criteria, non_dominated
 from evo.run import Run
@@ -272,14 +272,14 @@ def _summary(
 
 def _counted(history: pd.DataFrame) -> dict[str, Any]:
     """Return what a search took."""
-    evaluated = history[~history["cached"]]
+    rows = evaluated(history)
     span = history["finished"].max() - history["finished"].min()
     return {
-        "evaluations": len(evaluated),
-        "failures": int((evaluated["status"] != "ok").sum()),
-        "cached": len(history) - len(evaluated),
-        "reused": int((evaluated["reused"] != "").sum()),
-        "seconds": float(evaluated.loc[evaluated["reused"] == "", "seconds"].sum()),
+        "evaluations": len(rows),
+        "failures": int((rows["status"] != "ok").sum()),
+        "cached": int(history["cached"].sum()),
+        "reused": int((rows["reused"] != "").sum()),
+        "seconds": float(rows.loc[rows["reused"] == "", "seconds"].sum()),
         "elapsed": span.total_seconds() if len(history) else 0.0,
     }
 

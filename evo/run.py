@@ -17,6 +17,7 @@ from evo.budget import Budget, Limits
 from evo.columns import Column, described
 from evo.convergence import convergence
 from evo.errors import RunFolderError
+from evo.fidelities import fidelity_table
 from evo.fitness.base import Objective
 from evo.front import Box, Criteria, non_dominated, trade_off
 from evo.history import History
@@ -58,6 +59,7 @@ class Run:
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
+        self._fidelities = [(name, Objective(first, maximize)) for name, first, maximize in described["fidelities"]]
         self.groups: dict[str, int] = dict(described["groups"])
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
@@ -85,6 +87,16 @@ class Run:
         Columns: `evo.history.GENERATIONS`.
         """
         return self._history.generations()
+
+    @property
+    def screenings(self) -> pd.DataFrame:
+        """One row per evaluation by a fidelity before the last of a cascade; columns as in `evo.history.SCREENINGS`."""
+        return self._history.screenings()
+
+    @property
+    def fidelities(self) -> pd.DataFrame:
+        """What every fidelity of a cascade took and was good for; of any other fitness one row: see `evo.fidelities`."""
+        return fidelity_table(self._fidelities, self.history, self.screenings)
 
     @property
     def limits(self) -> Limits | None:
@@ -192,7 +204,8 @@ class Run:
         """Return what a hypervolume is taken of, and the box to see it in."""
         criteria = Criteria.of_volume(self.objectives, objectives)
         values = criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float))
-        return criteria, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
+        original = {name: int(value) for name, value in self.costs.costs(self.costs.sizes).items()}
+        return criteria, criteria.box(values, original, reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
         return self._succeeded(self.history)

@@ -135,7 +135,7 @@ def test_of_an_asynchronous_search_it_grows_in_the_order_of_results(tmp_path: Pa
     )
     with closing(sqlite3.connect(tmp_path / "run" / "history.sqlite")) as database, database:
         database.execute("UPDATE evaluations SET turn = 31 - turn")  # as if they had come the other way round
-    frame = run.history[lambda rows: ~rows["cached"]]
+    frame = run.history.query("not cached")
     assert run.convergence()["id"].tolist() == frame.sort_values("turn").index.tolist() != frame.index.tolist()
 
 

@@ -3,7 +3,7 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from deap import tools
 from pydantic import Field, PrivateAttr
@@ -30,6 +30,8 @@ class NonDominatedSorting(SteadyState):
 
     Asynchronous: the same, with a selection whenever a sixteenth of a population has arrived.
     """
+
+    multiobjective: ClassVar[bool] = True
 
     generations: Annotated[int, Field(ge=1, description="T, the first population included")] = 20
     population: Annotated[

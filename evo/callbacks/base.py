@@ -31,6 +31,8 @@ class Progress:
         seconds_left: an estimate; None before the first generation is done.
         drawn: genomes drawn so far, if there is a budget.
         rejected: how many of these exceeded it.
+        screened: structures that a cascade has not promoted so far.
+        screening: which of a cascade's fidelities before the last is at work, and how far; "" if none is.
     """
 
     generation: int
@@ -48,6 +50,8 @@ class Progress:
     seconds_left: float | None
     drawn: int = 0
     rejected: int = 0
+    screened: int = 0
+    screening: str = ""
 
 
 class Callback:

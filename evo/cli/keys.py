@@ -1,9 +1,9 @@
 """Every key of run.toml with its type, default and meaning, read from the schema itself."""
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -14,7 +14,7 @@ from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
-from evo.fitness import FITNESSES, LatencySettings
+from evo.fitness import FITNESSES, Fitness, LatencySettings
 from evo.importance import Criterion
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
@@ -23,7 +23,15 @@ from evo.stopping import Convergence
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "", Criterion: ""}
+_WORDS = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    Fitness: "table",
+    type(None): "",
+    Criterion: "",
+}
 """What a type means to somebody who writes TOML; nothing if it cannot be written."""
 
 _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
@@ -132,13 +140,16 @@ def _is_settings(annotation: Any) -> bool:
 
 
 def _kind(field: FieldInfo) -> str:
-    bounds = [
+    return " ".join([_words(field.annotation), _bounds(field.metadata)]).strip()
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    return ", ".join(
         text.format(_plain(getattr(constraint, name)))
-        for constraint in field.metadata
+        for constraint in metadata
         for name, text in _BOUNDS.items()
         if hasattr(constraint, name)
-    ]
-    return " ".join([_words(field.annotation), ", ".join(bounds)]).strip()
+    )
 
 
 def _words(annotation: Any) -> str:
@@ -146,6 +157,8 @@ def _words(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(filter(None, map(_words, arguments)))
+    if origin is Annotated:
+        return " ".join(filter(None, [_words(arguments[0]), _bounds(arguments[1].metadata)]))
     if origin is Literal:
         return ", ".join(f'"{choice}"' for choice in arguments)
     if origin is dict or _is_settings(annotation):

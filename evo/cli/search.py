@@ -11,7 +11,7 @@ from evo.cli.config import Config
 from evo.export import training_file
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
-from evo.report.tables import front_table
+from evo.report.tables import fidelity_table, front_table
 from evo.run import SETTINGS, Run
 from evo.task import Task
 
@@ -59,6 +59,8 @@ def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
     screen.print(front_table(run, rows=8))
+    if len(run.fidelities) > 1:
+        screen.print(fidelity_table(run))
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import evo
+from evo.callbacks import Callback
 
 Pair = tuple[Tensor, Tensor]
 
@@ -63,7 +64,7 @@ class Wide(evo.FilterBits):
     pass
 
 
-class Told(evo.callbacks.Callback):
+class Told(Callback):
     def __init__(self, word: str = "told") -> None:
         self.word = word
 

@@ -81,6 +81,40 @@ def test_an_untrained_network_is_trained_the_same_way_every_time() -> None:
     assert read(text, "seed=1").make_task().network.digest() != first.network.digest()
 
 
+CASCADE = """
+[[fitness.fidelities]]
+name = "zero_shot"
+[[fitness.fidelities]]
+name = "parts:judged"
+latency = { repeats = 20 }
+[[fitness.fidelities]]
+images = 10
+epochs = 0
+[fitness]
+name = "cascade"
+promote = [0.5, 0.3]
+"""
+
+
+def test_a_cascade_is_a_list_of_tables() -> None:
+    config = read(
+        TASK + CASCADE + '[algorithm]\nname = "random"\nevaluations = 6\nbatch = 3\n', "fitness.promote=[1, 1]"
+    )
+    assert isinstance(config.fitness, evo.Cascade)
+    first, second, third = config.fitness.fidelities
+    assert first == evo.ZeroShot()
+    assert [objective.name for objective in second.objectives] == ["score", "latency_ms"]
+    assert third == SubsetFineTune(images=10, epochs=0)
+    assert config.fitness.promote == (1, 1)
+    run = config.search(config.make_task())
+    assert run.fidelities["evaluations"].tolist() == [(~run.history["cached"]).sum()] * 3
+    resumed = resume_config(config.out)
+    assert isinstance(resumed.fitness, evo.Cascade)
+    assert resumed.fitness.describe() == config.fitness.describe()
+    again = resumed.search(resumed.make_task())
+    assert again.history.equals(run.history)
+
+
 def test_a_budget() -> None:
     config = read(GOOD + "[budget]\nparams = 0.5\nmacs = 500\n", "budget.bytes=1.0")
     assert config.budget == evo.Budget(params=0.5, macs=500, bytes=1.0)
