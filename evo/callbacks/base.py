@@ -92,7 +92,10 @@ class Callback:
         """Hear that the search has come to its end, or to that of `max_evaluations`."""
 
     def on_exception(self, error: BaseException) -> None:
-        """Hear that something else ends the search, such as Ctrl-C or another callback; in place of `on_end`."""
+        """Hear that something else ends the search, such as Ctrl-C or another callback; in place of `on_end`.
+
+        It may come before `on_start`, if that of an earlier callback raised.
+        """
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
@@ -140,4 +143,5 @@ def followed(run: Run, callbacks: Sequence[Callback]) -> Iterator[None]:
                 callback.on_exception(cause)
             except Exception as another:  # the others have to hear all the same, and of what came first
                 error.add_note(f"{type(callback).__name__}.on_exception raised {describe(another)}")
+        run.close()
         raise
