@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str]) -> list[int]:
     score = _ranks(values[:, 0])
     if values.shape[1] == 1:
         return sorted(range(len(keys)), key=lambda row: (score[row], keys[row]))
-    cost = _ranks(sum(_ranks(column) for column in values.T[1:]))
+    cost = _ranks(np.sum([_ranks(column) for column in values.T[1:]], axis=0))
     order: list[int] = []
     left = set(range(len(keys)))
     while left:
@@ -33,9 +34,9 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str]) -> list[int]:
     return order
 
 
-def _ranks(column: NDArray[np.generic]) -> NDArray[np.int64]:
+def _ranks(column: NDArray[Any]) -> NDArray[np.int64]:
     """Return the place of every value among the different ones, from 0."""
-    return np.unique(column, return_inverse=True)[1].astype(np.int64)
+    return np.asarray(np.unique(column, return_inverse=True)[1], dtype=np.int64)
 
 
 def _greedy(score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tuple[str, int]]) -> list[int]:
@@ -44,7 +45,7 @@ def _greedy(score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tu
     What a row adds only shrinks as others are chosen, so that most need not be looked at again (lazy greedy, Minoux 1978).
     """
     heights = np.full(score.max() + 1, cost.max() + 1)  # over every score, the lowest cost that is dominated
-    waiting = []
+    waiting: list[tuple[int, int, str, int]] = []
     for key, row in rows:
         gain = _gain(heights, score[row], cost[row])
         heapq.heappush(waiting, (-gain, int(score[row] + cost[row]), key, row))
