@@ -305,7 +305,8 @@ def course(plan: Plan, clock: Clock, name: str, seed: int, run: evo.Run) -> Cour
     else:
         quality = np.maximum.accumulate(1 - error).astype(np.float64)
     table = run.fidelities.assign(cpu_seconds=taken.groupby(events["fidelity"]).sum())
-    return Course(name, seed, taken.cumsum()[full].to_numpy(dtype=np.float64), quality, table.reset_index())
+    seconds = np.asarray(taken.cumsum()[full], dtype=np.float64)
+    return Course(name, seed, seconds, quality, table.reset_index())
 
 
 def growth(points: NDArray[np.float64]) -> NDArray[np.float64]:

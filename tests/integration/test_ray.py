@@ -270,7 +270,7 @@ class TestSameHistory:
 
 def test_a_cascade(digits_task: evo.Task, tmp_path: Path, rows: Rows, here: None) -> None:
     """Every fidelity is judged by the cluster as it is in this process, though some take no time and some take long."""
-    fidelities = [
+    fidelities: list[Fitness] = [
         evo.ZeroShot(),
         evo.SubsetFineTune(images=50, epochs=0),
         evo.SubsetFineTune(images=100, batch_size=20),
