@@ -1,18 +1,20 @@
 """Does a cascade of fidelities reach the quality of a search by the last of them alone in a quarter of its time?
 
 Set-up. NSGA-II over filter bits (ResNet-20: channel numbers) for the error on held-out training images and parameters, both
-minimised. Every variant has the same encoding, last fidelity, population and seeds; they differ in what judges before the
-last fidelity and in the shares that it promotes (`Plan.ladders`). The cascades may take more generations, which are shorter.
+minimised, or FGA for the error. Every variant has the same encoding, last fidelity, population and seeds; they differ in what
+judges before the last fidelity and in the shares that it promotes (`Plan.ladders`). The cascades may take more generations,
+which are shorter.
 
-Quality is the hypervolume of the front found so far, over the error (up to `Plan.worst`) and the logarithm of the share of
-parameters (down to 1/1000), as a share of the whole rectangle. Only what the last fidelity has judged counts.
+`--goal front`: quality is the hypervolume of the front found so far, over the error (up to `Plan.worst`) and the logarithm of
+the share of parameters (down to 1/1000), as a share of the whole rectangle. `--goal error`: FGA for the error alone, within a
+budget of 5 % of the parameters; quality is 1 − the lowest error found so far. Only what the last fidelity has judged counts.
 
 Time is processor time. On a machine that is busy otherwise the wall time of an evaluation says little, so the processor
 time of every fidelity is measured apart: the same structures by each fidelity in turn, in one process on one thread, and a
 line fitted over their multiply-accumulates. An evaluation of a search counts what that line says of its structure.
 
-Outputs: a table on the screen, `benchmarks/results/cascade_<network>.json` and a picture beside it. Networks and searches are
-kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
+Outputs: a table on the screen, `benchmarks/results/cascade_<network>_<goal>.json` and a picture beside it. Networks and
+searches are kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
 
 Run: `python -m benchmarks.cascade` (LeNet on MNIST; `--quick` takes a minute or two, to show that it runs), or with
 `--network resnet20` (CIFAR-10, JPEG). Data are read from the folder `EVO_DATA` (default: `../shared/data` beside this
@@ -40,6 +42,7 @@ import evo
 from benchmarks import ecs_lenet_mnist, fnp_cifar10
 from benchmarks.cifar10 import load_cifar10
 from benchmarks.common import RESULTS, ROOT, data_folder, write_results
+from evo.algorithms import Algorithm
 from evo.encodings.base import Encoding
 from evo.evaluation import Job, Screening, evaluate
 from evo.fitness.base import Fitness
@@ -79,6 +82,8 @@ class Plan:
         worst: error at which the hypervolume ends.
         seeds: of every variant.
         timed: structures whose processor time is measured by every fidelity.
+        goal: front or error.
+        budget: share of the parameters that no candidate exceeds, if the error alone is the goal.
     """
 
     encoding: Encoding
@@ -90,6 +95,8 @@ class Plan:
     worst: float
     seeds: tuple[int, ...] = (0, 1, 2)
     timed: int = 24
+    goal: str = "front"
+    budget: float = 0.05
 
 
 TUNING = {"batch_size": 50, "lr": 0.05, "compare_by": ("error", "params")}
@@ -126,6 +133,13 @@ RESNET20 = Plan(
     worst=0.8,
 )
 PLANS = {"lenet": LENET, "resnet20": RESNET20}
+
+
+def for_error(plan: Plan) -> Plan:
+    """Return a plan that looks for the lowest error within a budget."""
+    counts = {"capacity 0.25": Ladder((COUNTS,), (0.25,)), "capacity 0.125": Ladder((COUNTS,), (0.125,))}
+    known = [name for name in plan.ladders if name.startswith(("single", "capacity 0.5"))]
+    return replace(plan, goal="error", ladders={**{name: plan.ladders[name] for name in known}, **counts})
 
 
 def quick(plan: Plan) -> Plan:
@@ -168,14 +182,19 @@ def search(plan: Plan, task: evo.Task, name: str, seed: int, console: Console) -
     ladder = plan.ladders[name]
     fitness = fitness_of(ladder, plan.last)
     generations = plan.generations * (plan.more if ladder.before else 1)
-    algorithm = ladder.algorithm(generations=generations, population=plan.population)
+    sizes = {"generations": generations, "population": plan.population}
+    front = plan.goal == "front"
+    algorithm: Algorithm = ladder.algorithm(**sizes) if front else evo.FGA(**sizes, parents=5)
+    budget = None if front else evo.Budget(params=plan.budget)
     parts = [task.digest(), plan.encoding.to_dict(), fitness.describe(), type(algorithm).__name__, algorithm.to_dict()]
+    parts += [] if budget is None else [budget.to_dict()]
     digest = hashlib.sha256(json.dumps([*parts, seed], sort_keys=True).encode()).hexdigest()[:12]
     run = evo.search(
         task,
         encoding=plan.encoding,
         fitness=fitness,
         algorithm=algorithm,
+        budget=budget,
         evaluator=evo.LocalEvaluator(workers=0),
         out=CACHE / digest,
         seed=seed,
@@ -234,19 +253,19 @@ class Course:
     Attributes:
         name, seed: of the variant.
         seconds: processor time after every evaluation by the last fidelity, (N,).
-        volume: hypervolume by then, in [0, 1], (N,).
+        quality: hypervolume by then, or 1 − the lowest error, in [0, 1], (N,).
         fidelities: `Run.fidelities` with a column `cpu_seconds`, their sum.
     """
 
     name: str
     seed: int
     seconds: NDArray[np.float64]
-    volume: NDArray[np.float64]
+    quality: NDArray[np.float64]
     fidelities: pd.DataFrame
 
-    def time_to(self, volume: float) -> float | None:
-        """Return when it had a hypervolume; None if never."""
-        reached = np.flatnonzero(self.volume >= volume)
+    def time_to(self, quality: float) -> float | None:
+        """Return when it was that good; None if never."""
+        reached = np.flatnonzero(self.quality >= quality)
         return float(self.seconds[reached[0]]) if len(reached) else None
 
     @cached_property
@@ -256,14 +275,14 @@ class Course:
             "seed": self.seed,
             "evaluations": self.fidelities["evaluations"].tolist(),
             "cpu_seconds": float(self.seconds[-1]),
-            "hypervolume": float(self.volume[-1]),
-            "course": [self.seconds.round(3).tolist(), self.volume.round(5).tolist()],
+            "quality": float(self.quality[-1]),
+            "course": [self.seconds.round(3).tolist(), self.quality.round(5).tolist()],
             "fidelities": json.loads(self.fidelities.to_json(orient="records")),
         }
 
 
 def course(plan: Plan, clock: Clock, name: str, seed: int, run: evo.Run) -> Course:
-    """Return how the hypervolume of a run grew with the time."""
+    """Return how the quality of a run grew with the time."""
     history = run.history
     last = len(plan.ladders[name].before) + 1
     macs = history.drop_duplicates("key").set_index("key")["macs"]
@@ -276,17 +295,18 @@ def course(plan: Plan, clock: Clock, name: str, seed: int, run: evo.Run) -> Cour
     events = events.reset_index(drop=True)
     for fidelity, part in events.groupby("fidelity"):
         taken[part.index] = clock.seconds(name, int(str(fidelity)), part["key"].map(macs)).to_numpy()
-    whole = run.costs.costs(run.costs.sizes)["params"]
     full = events["fidelity"] == last
-    points = np.stack(
-        [
-            events.loc[full, "error"].to_numpy(dtype=float) / plan.worst,
-            1 - np.log(events.loc[full, "params"].to_numpy(dtype=float) / float(whole)) / np.log(SMALLEST),
-        ],
-        axis=1,
-    )
+    error = events.loc[full, "error"].to_numpy(dtype=float)
+    quality: NDArray[np.float64]
+    if plan.goal == "front":
+        whole = float(run.costs.costs(run.costs.sizes)["params"])
+        share = events.loc[full, "params"].to_numpy(dtype=float) / whole
+        quality = growth(np.stack([error / plan.worst, 1 - np.log(share) / np.log(SMALLEST)], axis=1))
+    else:
+        quality = np.maximum.accumulate(1 - error).astype(np.float64)
     table = run.fidelities.assign(cpu_seconds=taken.groupby(events["fidelity"]).sum())
-    return Course(name, seed, np.asarray(taken.cumsum()[full], np.float64), growth(points), table.reset_index())
+    seconds = np.asarray(taken.cumsum()[full], dtype=np.float64)
+    return Course(name, seed, seconds, quality, table.reset_index())
 
 
 def growth(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -306,22 +326,20 @@ def compare(courses: Sequence[Course], reference: Sequence[Course]) -> Settings:
     """Return what came of the seeds of a variant, beside the same seeds of the search by one fidelity."""
     shares = []
     for one, other in zip(courses, reference, strict=True):
-        reached = one.time_to(other.volume[-1])
+        reached = one.time_to(other.quality[-1])
         shares.append(None if reached is None else reached / other.seconds[-1])
     return {"share_of_time": shares, "runs": [one.figures for one in courses]}
 
 
 def table(plan: Plan, found: Mapping[str, Settings]) -> Table:
     """Return the comparison as a table."""
-    shown = Table(
-        title="hypervolume over error and log(parameters), and the time until that of the single fidelity's end"
-    )
-    for column in ("variant", "hypervolume", "CPU seconds", "share of its time, by seed"):
+    shown = Table(title=f"quality ({plan.goal}), and the time until that of the single fidelity's end")
+    for column in ("variant", "quality", "CPU seconds", "share of its time, by seed"):
         shown.add_column(column, justify="left" if column == "variant" else "right")
     for name, values in found.items():
         runs = values["runs"]
         shares = ", ".join("never" if share is None else f"{share:.2f}" for share in values["share_of_time"])
-        volumes = ", ".join(f"{run['hypervolume']:.4f}" for run in runs)
+        volumes = ", ".join(f"{run['quality']:.4f}" for run in runs)
         shown.add_row(name, volumes, ", ".join(f"{run['cpu_seconds']:.1f}" for run in runs), shares)
     return shown
 
@@ -349,15 +367,15 @@ def fidelity_table(found: Mapping[str, Settings]) -> Table:
 
 
 def picture(courses: Mapping[str, Sequence[Course]]) -> Figure:
-    """Draw the hypervolume over the time, a line per seed."""
+    """Draw the quality over the time, a line per seed."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, (name, several) in enumerate(courses.items()):
         for one in several:
             label = name if one is several[0] else None
-            axes.step(one.seconds, one.volume, where="post", color=f"C{number}", linewidth=1.2, label=label)
-    lowest = min(one.volume[min(5, len(one.volume) - 1)] for several in courses.values() for one in several)
-    axes.set(xscale="log", xlabel="processor time, s", ylabel="hypervolume", ylim=(lowest, None))
+            axes.step(one.seconds, one.quality, where="post", color=f"C{number}", linewidth=1.2, label=label)
+    lowest = min(one.quality[min(5, len(one.quality) - 1)] for several in courses.values() for one in several)
+    axes.set(xscale="log", xlabel="processor time, s", ylabel="quality", ylim=(lowest, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8)
     return figure
@@ -367,11 +385,13 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=PLANS, default="lenet")
+    parser.add_argument("--goal", choices=("front", "error"), default="front")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, help="of every variant, in place of the plan's")
     options = parser.parse_args()
     plan = PLANS[options.network]
     plan = plan if options.seeds is None else replace(plan, seeds=tuple(range(options.seeds)))
+    plan = for_error(plan) if options.goal == "error" else plan
     plan = quick(plan) if options.quick else plan
     console = Console(width=160)
     task = make_task(options.network, is_quick=options.quick, console=console)
@@ -386,11 +406,12 @@ def main() -> None:
     console.print(fidelity_table(found))
     if options.quick:
         return
+    name = f"cascade_{options.network}_{plan.goal}"
     decided = {**asdict(plan), "encoding": plan.encoding.to_dict()}
     decided["ladders"] = {name: [ladder.before, ladder.promote] for name, ladder in plan.ladders.items()}
     results = {"network": options.network, "plan": decided, "lines": clock.lines, "variants": found}
-    console.print(f"written to {write_results(f'cascade_{options.network}', results)}")
-    console.print(f"written to {save_figure(picture(courses), RESULTS / f'cascade_{options.network}.png')}")
+    console.print(f"written to {write_results(name, results)}")
+    console.print(f"written to {save_figure(picture(courses), RESULTS / f'{name}.png')}")
 
 
 if __name__ == "__main__":

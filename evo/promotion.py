@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +34,9 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str]) -> list[int]:
     return order
 
 
-def _ranks(column: NDArray[np.generic]) -> NDArray[np.int64]:
+def _ranks(column: NDArray[Any]) -> NDArray[np.int64]:
     """Return the place of every value among the different ones, from 0."""
-    places: NDArray[np.int64] = np.unique(column, return_inverse=True)[1].astype(np.int64)
-    return places
+    return np.asarray(np.unique(column, return_inverse=True)[1], dtype=np.int64)
 
 
 def _greedy(score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tuple[str, int]]) -> list[int]:
