@@ -24,9 +24,9 @@ RUN = Column("name of the run", "category")
 SUMMARY = {
     "run": Column("name of the run", "str"),
     "folder": Column("where it is", "str"),
-    "algorithm": Column("name of the algorithm", "category"),
-    "encoding": Column("name of the encoding", "category"),
-    "fitness": Column("name of the fitness", "category"),
+    "algorithm": Column("name of the algorithm", "str"),
+    "encoding": Column("name of the encoding", "str"),
+    "fitness": Column("name of the fitness", "str"),
     "seed": Column("of everything random", "int64"),
     "evaluations": Column("evaluations, failures included, look-ups not", "int64"),
     "failures": Column("evaluations that failed or ran out of time", "int64"),

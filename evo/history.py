@@ -17,13 +17,15 @@ from evo.network.costs import COSTS, UNITS
 
 FORMAT = 4
 
+STATUS = pd.CategoricalDtype(["ok", "failed", "timeout"])
+
 COLUMNS = {
     "id": Column("row number, from 0, in the order the algorithm proposed", "int64"),
     "generation": Column("round of the algorithm, from 0", "int64"),
-    "operator": Column("what made it: initial, crossover, mutation, random, …", "category"),
+    "operator": Column("what made it: initial, crossover, mutation, random, …", "str"),
     "parents": Column("ids of its parents, as a JSON list", "str"),
     "key": Column("identity of the structure; equal structures are measured once", "str"),
-    "status": Column("ok, failed or timeout; objectives are there only if ok", "category"),
+    "status": Column("ok, failed or timeout; objectives are there only if ok", STATUS),
     "cached": Column("true if an earlier row had measured the same structure", "bool"),
     "reason": Column("why it is not ok", "str"),
     "turn": Column(
@@ -33,9 +35,7 @@ COLUMNS = {
     "asked": Column("asynchronous search: individuals proposed by then; else empty", "Int64"),
     "tries": Column("how many tries the evaluation took; 0 if cached", "int64"),
     "seconds": Column("wall time of the last try in its worker; empty if cached", "float64", "s"),
-    "node": Column(
-        "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached", "category"
-    ),
+    "node": Column("machine that evaluated it, on Ray with the beginning of the node's id; empty if cached", "str"),
     "worker": Column("process that evaluated it; empty if cached", "Int64"),
     "worker_memory": Column(
         "peak resident memory of that process meanwhile, shared memory included; empty if cached", "Int64", "bytes"
@@ -43,7 +43,7 @@ COLUMNS = {
     "log": Column(
         "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached", "str"
     ),
-    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "category"),
+    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "str"),
     "finished": Column("when it was recorded", "datetime", "UTC"),
 }
 """The columns of a history; after them come every cost and every objective."""
