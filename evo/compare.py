@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from evo.columns import Column, described, table
-from evo.convergence import CONVERGENCE, check_reference, convergence, worst
+from evo.convergence import CONVERGENCE, curve, worst
 from evo.errors import SettingsError
 from evo.run import Run, non_dominated
 
@@ -111,8 +111,7 @@ def compare(
         histories = {name: run.history for name, run in opened.items()}
         where = ", ".join(str(run.folder) for run in opened.values())
         reference = worst(histories.values(), maximized, where) if reference is None else dict(reference)
-        check_reference(reference, maximized)
-        curves = {name: convergence(run, list(maximized), reference) for name, run in opened.items()}
+        curves = {name: curve(history, maximized, reference) for name, history in histories.items()}
         fronts = _fronts(histories, maximized)
         model = next(iter(opened.values())).costs
         return Comparison(
@@ -178,6 +177,12 @@ def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> 
         for part, what in (("network", "another network"), ("val", "other validation images")):
             if runs[name].settings["task"].get(part) != runs[first].settings["task"].get(part):
                 raise SettingsError(f"runs: {name} is a search with {what} than {first}; such searches do not compare")
+    for name, run in runs.items():
+        for objective in run.objectives:
+            if objective.name in FRONTS:
+                raise SettingsError(
+                    f"runs: {name} has an objective called {objective.name!r}, as a column of comparisons is"
+                )
     found = {name: run.maximized(run.trade_off if objectives is None else objectives) for name, run in runs.items()}
     for name in others:
         if found[name] != found[first]:
@@ -194,16 +199,15 @@ def _weighed(maximized: Mapping[str, bool]) -> str:
 
 def _fronts(histories: Mapping[str, pd.DataFrame], maximized: Mapping[str, bool]) -> pd.DataFrame:
     """Return the front of every run, sorted by the first objective."""
-    names, signs = list(maximized), [-1.0 if most else 1.0 for most in maximized.values()]
+    names, ascending = list(maximized), [not most for most in maximized.values()]
+    signs = [1.0 if least else -1.0 for least in ascending]
     fronts = {}
     for name, history in histories.items():
         measured = history[(history["status"] == "ok") & ~history["cached"]]
         front = measured[non_dominated(measured[names].to_numpy(dtype=float) * signs)]
-        ascending = [not most for most in maximized.values()]
         fronts[name] = front.sort_values(names, ascending=ascending).reset_index(names="id")
     frame = _stacked(fronts, {"run": RUN, "id": FRONTS["id"]})
-    joint = non_dominated(frame[names].to_numpy(dtype=float) * signs)
-    frame.insert(2, "joint", joint)
+    frame.insert(2, "joint", non_dominated(frame[names].to_numpy(dtype=float) * signs))
     return described(frame, FRONTS)
 
 
@@ -248,7 +252,7 @@ def _summary(
                 **_counted(history),
                 **_reached(curves[name], maximized),
                 "front": len(mine),
-                "share": len(found) / len(points),
+                "share": len(found) / max(1, len(points)),
             }
         )
     values = {name: [record[name] for record in records] for name in columns}

@@ -41,7 +41,20 @@ def convergence(
     """
     maximized = run.maximized(run.trade_off if objectives is None else objectives)
     history = run.history
-    reference = worst([history], maximized, str(run.folder)) if reference is None else reference
+    return curve(history, maximized, worst([history], maximized, str(run.folder)) if reference is None else reference)
+
+
+def curve(history: pd.DataFrame, maximized: Mapping[str, bool], reference: Mapping[str, float]) -> pd.DataFrame:
+    """Return what `convergence` does, of a history that has been read already.
+
+    Args:
+        history: of a run.
+        maximized: the objectives by name, and whether more is better.
+        reference: likewise, what the hypervolume is measured from.
+
+    Raises:
+        SettingsError: the reference lacks an objective, or has one too many.
+    """
     check_reference(reference, maximized)
     rows = history[~history["cached"]]
     rows = rows.sort_values("turn") if rows["turn"].notna().any() else rows
@@ -55,8 +68,8 @@ def convergence(
         frame[f"best_{name}"] = (values.cummax() if most else values.cummin()).ffill()
         columns[f"best_{name}"] = Column(f"{'largest' if most else 'smallest'} {name} so far", "float64")
     signs = np.array([-1.0 if most else 1.0 for most in maximized.values()])
-    values = rows[list(maximized)].astype(float).where(succeeded).to_numpy() * signs
-    frame["hypervolume"] = _hypervolumes(values, np.array([reference[name] for name in maximized]) * signs)
+    points = rows[list(maximized)].astype(float).where(succeeded).to_numpy() * signs
+    frame["hypervolume"] = _hypervolumes(points, np.array([reference[name] for name in maximized]) * signs)
     return described(frame.reset_index(drop=True), columns)
 
 

@@ -129,6 +129,14 @@ def test_a_run_without_results_beside_others(ecs_run: Run, failed_run: Run) -> N
     assert summary.loc["ecs", "share"] == 1
 
 
+def test_failures_alone_compare_by_a_given_reference(failed_run: Run) -> None:
+    found = evo.compare([failed_run], reference={"error": 1.0, "params": 1000})
+    assert found.summary.loc["failed", ["front", "hypervolume", "share"]].tolist() == [0, 0, 0]
+    assert found.front.empty
+    for draw in (found.plot.front, found.plot.convergence, found.plot.hypervolume):
+        draw().draw_without_rendering()
+
+
 def test_default_objectives_are_what_the_runs_weigh(ecs_run: Run, vector_run: Run) -> None:
     assert dict(evo.compare([ecs_run, vector_run]).maximized) == {"error": False, "params": False}
     assert dict(evo.compare([ecs_run], objectives=["score", "macs"]).maximized) == {"score": True, "macs": False}
@@ -162,6 +170,12 @@ def test_what_does_not_compare_is_refused(ecs_run: Run, nsga_run: Run, failed_ru
     def upside_down(candidate: evo.Candidate) -> dict[str, float]:
         return {"error": 1.0, "gain": 1.0}
 
+    @evo.fitness(minimize=("run", "error"))
+    def called_run(candidate: evo.Candidate) -> dict[str, float]:
+        return {"error": 1.0, "run": 1.0}
+
+    search(tmp_path / "run", fitness=called_run, algorithm=one)
+    refused(r"^runs: run has an objective called 'run', as a column of comparisons is$", [tmp_path / "run"])
     search(tmp_path / "up", fitness=upside_down, algorithm=one)
     both = r"^runs: ecs weighs error \(min\), params \(min\), up error \(max\), gain \(max\); name objectives or costs "
     refused(both, [ecs_run, tmp_path / "up"])

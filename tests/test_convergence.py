@@ -4,7 +4,7 @@ import moocore
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from evo.run import Run
 from tests.searches import search
 
 
+@settings(max_examples=50)
 @given(
     st.integers(1, 4).flatmap(
         lambda count: arrays.arrays(
