@@ -9,12 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from evo.columns import Column, described, table
-from evo.convergence import CONVERGENCE, curve, worst
-from evo.errors import SettingsError
-from evo.run import Run, non_dominated
+from evo.convergence import CONVERGENCE, convergence
+from evo.errors import RunFolderError, SettingsError
+from evo.front import Criteria, non_dominated
+from evo.run import Run
 
 if TYPE_CHECKING:
     from evo.report.accessor import ComparisonPlots
@@ -36,7 +39,7 @@ SUMMARY = {
     "elapsed": Column("from the first recorded row to the last, interruptions included", "float64", "s"),
     "front": Column("points of its own Pareto front", "int64"),
     "hypervolume": Column(
-        "volume between the common reference and its front, in the units of the objectives; more is better", "float64"
+        "share of the space of objectives, the same for all runs, that its front dominates; more is better", "float64"
     ),
     "share": Column(
         "share of the joint front's points that it found, from 0 to 1; one that several found counts for each",
@@ -59,7 +62,7 @@ class Comparison:
 
     Attributes:
         maximized: the compared objectives and costs by name, and whether more is better.
-        reference: by their names, what all hypervolumes are measured from.
+        reference, ideal: by their names, the worst and the best value: between them all hypervolumes are taken.
         original: the costs of the original network.
         summary: one row per run, indexed by its name; columns as in `SUMMARY`.
         convergence: one row per run and evaluation: `run` and the columns of `evo.convergence.CONVERGENCE`.
@@ -68,6 +71,7 @@ class Comparison:
 
     maximized: Mapping[str, bool]
     reference: Mapping[str, float]
+    ideal: Mapping[str, float]
     original: Mapping[str, int]
     summary: pd.DataFrame
     convergence: pd.DataFrame
@@ -92,6 +96,7 @@ def compare(
     *,
     objectives: str | Sequence[str] | None = None,
     reference: Mapping[str, float] | None = None,
+    ideal: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Compare searches of the same network on the same validation images.
 
@@ -100,28 +105,41 @@ def compare(
     Args:
         runs: runs or their folders, called by the names of the folders, or as the keys say.
         objectives: names of objectives or costs of all of them; default what they weigh, `Run.trade_off`.
-        reference: by these names, what hypervolumes are measured from; default the worst value that any of them measured.
+        reference, ideal: see `Run.hypervolume`; default of all runs together.
 
     Raises:
         SettingsError: no runs, one twice, runs of different networks, images or objectives, or a wrong reference.
         RunFolderError: a folder is no run's, or nothing has succeeded in any of them.
     """
     with _opened(runs) as opened:
-        maximized = _common(opened, objectives)
+        criteria = _common(opened, objectives)
         histories = {name: run.history for name, run in opened.items()}
-        where = ", ".join(str(run.folder) for run in opened.values())
-        reference = worst(histories.values(), maximized, where) if reference is None else dict(reference)
-        curves = {name: curve(history, maximized, reference) for name, history in histories.items()}
-        fronts = _fronts(histories, maximized)
+        fronts = _fronts(histories, criteria)
+        if fronts.empty:
+            where = ", ".join(str(run.folder) for run in opened.values())
+            raise RunFolderError(f"{where}: no evaluation has succeeded yet")
         model = next(iter(opened.values())).costs
+        original = {name: int(value) for name, value in model.costs(model.sizes).items()}
+        box = criteria.box(_values(pd.concat(map(_measured, histories.values())), criteria), original, reference, ideal)
+        curves = {name: convergence(history, criteria, box) for name, history in histories.items()}
         return Comparison(
-            maximized=maximized,
-            reference=reference,
-            original={name: int(value) for name, value in model.costs(model.sizes).items()},
-            summary=_summary(opened, histories, curves, fronts, maximized),
+            maximized=criteria.maximized,
+            reference=dict(zip(criteria.names, criteria.minimised(box.reference).tolist(), strict=True)),
+            ideal=dict(zip(criteria.names, criteria.minimised(box.ideal).tolist(), strict=True)),
+            original=original,
+            summary=_summary(opened, histories, curves, fronts, criteria.maximized),
             convergence=_stacked(curves, {"run": RUN, **CONVERGENCE}),
             fronts=fronts,
         )
+
+
+def _measured(history: pd.DataFrame) -> pd.DataFrame:
+    return history[(history["status"] == "ok") & ~history["cached"]]
+
+
+def _values(frame: pd.DataFrame, criteria: Criteria) -> NDArray[np.float64]:
+    """Return the objectives of all rows, shape (N, M), minimised."""
+    return criteria.minimised(frame[criteria.names].to_numpy(dtype=float))
 
 
 @contextmanager
@@ -166,8 +184,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(Path(*path.parts[-length:])) for path in paths]
 
 
-def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> dict[str, bool]:
-    """Return the objectives that all runs are compared by, and whether more is better.
+def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> Criteria:
+    """Return the objectives that all runs are compared by.
 
     Raises:
         SettingsError: they have others, or are of different networks or images.
@@ -183,7 +201,7 @@ def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> 
                 raise SettingsError(
                     f"runs: {name} has an objective called {objective.name!r}, as a column of comparisons is"
                 )
-    found = {name: run.maximized(run.trade_off if objectives is None else objectives) for name, run in runs.items()}
+    found = {name: Criteria.choose(run.objectives, objectives or run.trade_off) for name, run in runs.items()}
     for name in others:
         if found[name] != found[first]:
             raise SettingsError(
@@ -193,21 +211,20 @@ def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> 
     return found[first]
 
 
-def _weighed(maximized: Mapping[str, bool]) -> str:
-    return ", ".join(f"{name} ({'max' if most else 'min'})" for name, most in maximized.items())
+def _weighed(criteria: Criteria) -> str:
+    return ", ".join(f"{entry.name} ({'max' if entry.maximize else 'min'})" for entry in criteria.chosen)
 
 
-def _fronts(histories: Mapping[str, pd.DataFrame], maximized: Mapping[str, bool]) -> pd.DataFrame:
+def _fronts(histories: Mapping[str, pd.DataFrame], criteria: Criteria) -> pd.DataFrame:
     """Return the front of every run, sorted by the first objective."""
-    names, ascending = list(maximized), [not most for most in maximized.values()]
-    signs = [1.0 if least else -1.0 for least in ascending]
     fronts = {}
     for name, history in histories.items():
-        measured = history[(history["status"] == "ok") & ~history["cached"]]
-        front = measured[non_dominated(measured[names].to_numpy(dtype=float) * signs)]
-        fronts[name] = front.sort_values(names, ascending=ascending).reset_index(names="id")
+        measured = _measured(history)
+        front = measured[non_dominated(_values(measured, criteria))]
+        ascending = [not entry.maximize for entry in criteria.chosen]
+        fronts[name] = front.sort_values(criteria.names, ascending=ascending).reset_index(names="id")
     frame = _stacked(fronts, {"run": RUN, "id": FRONTS["id"]})
-    frame.insert(2, "joint", non_dominated(frame[names].to_numpy(dtype=float) * signs))
+    frame.insert(2, "joint", non_dominated(_values(frame, criteria)))
     return described(frame, FRONTS)
 
 
@@ -252,7 +269,7 @@ def _summary(
                 **_counted(history),
                 **_reached(curves[name], maximized),
                 "front": len(mine),
-                "share": len(found) / max(1, len(points)),
+                "share": len(found) / len(points),
             }
         )
     values = {name: [record[name] for record in records] for name in columns}

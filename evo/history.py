@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ class Row:
     worker_memory: int | None = None
     log: str = ""
     reused: str = ""
+    finished: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns of `COLUMNS`, the costs, and the objectives if there are any."""
+        return {name: getattr(self, name) for name in COLUMNS} | self.costs | self.objectives
 
     def settle(self, result: "Result") -> None:
         """Take in what came of it; a cached row leaves out what belongs to the evaluation."""
@@ -244,14 +250,16 @@ class History:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Write `rows` in one transaction; they are on disk when this returns."""
-        records = [self._record(row) for row in rows]
+        """Note when `rows` have `finished`, now, and write them in one transaction; they are on disk when this returns."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        records = []
+        for row in rows:
+            row.finished = now
+            records.append(self._record(row))
         if not records:
             return
         names = ", ".join(map(quoted, self._names))
-        marks = ", ".join(
-            "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" if name == "finished" else "?" for name in self._names
-        )
+        marks = ", ".join("?" * len(self._names))
         with self._transaction():
             self._database.executemany(f"INSERT INTO evaluations ({names}) VALUES ({marks})", records)
 
@@ -260,7 +268,7 @@ class History:
         values["parents"] = json.dumps(row.parents)
         if row.structure == row.genome:  # as for filter bits: large genomes are not written twice
             values["structure"] = None
-        return [values.get(name) for name in self._names if name != "finished"]
+        return [values.get(name) for name in self._names]
 
     def finish_generation(self, generation: int, statistics: dict[str, float], state: dict[str, Any]) -> None:
         """Record a generation's statistics and the algorithm's state after it, in one transaction."""

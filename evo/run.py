@@ -1,7 +1,7 @@
 """A run: the folder a search writes, and what can be asked of it afterwards."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +15,15 @@ from torch import nn
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
 from evo.columns import Column, described
-from evo.errors import RunFolderError, SettingsError, unknown_name
+from evo.convergence import convergence
+from evo.errors import RunFolderError
 from evo.fitness.base import Objective
+from evo.front import Box, Criteria, non_dominated, trade_off
 from evo.history import History
 from evo.network import COSTS, CostModel
 from evo.network.costs import UNITS
 from evo.network.origin import annotate
+from evo.stopping import Stop
 from evo.task import Task
 
 if TYPE_CHECKING:
@@ -100,6 +103,12 @@ class Run:
         frame = self._measured()
         return frame.iloc[int((frame[first.name] * first.weight).argmax())]
 
+    @property
+    def stopped(self) -> Stop | None:
+        """Why the search stopped before its last generation; None if it finished, goes on or was interrupted."""
+        found = self._history.meta("stop")
+        return None if found is None else Stop(**found)
+
     def pareto(self, objectives: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows that no other row beats in every objective, each structure once, sorted by the first objective.
 
@@ -110,35 +119,63 @@ class Run:
             SettingsError: an unknown name.
             RunFolderError: nothing has succeeded yet.
         """
-        listed = [entry.name for entry in self.objectives] if objectives is None else objectives
-        maximized = self.maximized(listed)
-        names = list(maximized)
-        frame = self._measured()
-        values = frame[names].to_numpy(dtype=float) * [-1.0 if maximized[name] else 1.0 for name in names]
-        front = frame[non_dominated(values)]
-        return front.sort_values(names, ascending=[not maximized[name] for name in names])
+        criteria, frame = Criteria.choose(self.objectives, objectives), self._measured()
+        front = frame[non_dominated(criteria.minimised(frame[criteria.names].to_numpy(dtype=float)))]
+        return front.sort_values(criteria.names, ascending=[not entry.maximize for entry in criteria.chosen])
 
     @property
     def trade_off(self) -> list[str]:
-        """What pictures, tables and comparisons weigh unless told otherwise: its objectives if there are two.
-
-        Else the error, or the first objective if there is none, and the parameters.
-        """
-        names = [objective.name for objective in self.objectives]
-        return names if len(names) == 2 else list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+        """What pictures, tables and comparisons weigh unless told otherwise, see `evo.front.trade_off`."""
+        return trade_off(self.objectives)
 
     def maximized(self, names: str | Sequence[str]) -> dict[str, bool]:
         """Return for objectives or costs by name whether more is better; of costs, less is.
 
         Raises:
-            SettingsError: an unknown name.
+            SettingsError: an unknown name, one that is there twice, or none at all.
         """
-        directions = dict.fromkeys(COSTS, False) | {entry.name: entry.maximize for entry in self.objectives}
-        listed = [names] if isinstance(names, str) else list(names)
-        for name in listed:
-            if name not in directions:
-                raise SettingsError(unknown_name("objective", name, directions))
-        return {name: directions[name] for name in listed}
+        return Criteria.choose(self.objectives, names).maximized
+
+    def hypervolume(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> float:
+        """Return how much of the space of objectives the front dominates: a share, larger is better.
+
+        The space is the box between a worst and a best point. A cost that is minimised reaches from what the original
+        network has to 0; any other objective from the worst that this run has measured to the best. So the default is for
+        one run; to compare runs use `evo.compare`, or give both points, or at least those of the objectives that are no
+        costs.
+
+        Args:
+            objectives: names of objectives or costs, of which the latter are minimised; default all objectives or, if they
+                are more than four, `trade_off`: what it takes grows exponentially with them.
+            reference: by name, the worst value that counts: what is not better adds nothing.
+            ideal: by name, the best value; the share exceeds 1 if it is beaten.
+
+        Raises:
+            SettingsError: an unknown name, or a value that is no finite number.
+            RunFolderError: nothing has succeeded yet.
+        """
+        criteria, box = self._boxed(objectives, reference, ideal)
+        return box.hypervolume(criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float)))
+
+    def convergence(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Return what the search had found by every evaluation: the best of every objective, and the hypervolume.
+
+        Columns as in `evo.convergence.CONVERGENCE`. The last row of a generation says how that ended:
+        `run.convergence().groupby("generation").last()`.
+
+        Args and Raises: see `hypervolume`.
+        """
+        return convergence(self.history, *self._boxed(objectives, reference, ideal))
 
     @cached_property
     def plot(self) -> "RunPlots":
@@ -146,8 +183,22 @@ class Run:
         # By its name, as pandas does with its plots: nothing that can be drawn depends on what draws it.
         return cast("RunPlots", import_module("evo.report.accessor").RunPlots(self))
 
+    def _boxed(
+        self,
+        objectives: str | Sequence[str] | None,
+        reference: Mapping[str, float] | None,
+        ideal: Mapping[str, float] | None,
+    ) -> tuple[Criteria, Box]:
+        """Return what a hypervolume is taken of, and the box to see it in."""
+        criteria = Criteria.of_volume(self.objectives, objectives)
+        values = criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float))
+        return criteria, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
+
     def _measured(self) -> pd.DataFrame:
-        frame = self.history
+        return self._succeeded(self.history)
+
+    def _succeeded(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of the history whose own evaluation succeeded."""
         frame = frame[(frame["status"] == "ok") & ~frame["cached"]]
         if frame.empty:
             raise RunFolderError(f"{self.folder}: no evaluation has succeeded yet")
@@ -240,19 +291,3 @@ def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: S
         {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
     return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
-
-
-def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows of `values`, shape (N, M), all minimised, no other row dominates; equal rows all stay."""
-    order = np.lexsort(values.T[::-1])
-    ranked = values[order]
-    kept = np.ones(len(values), dtype=bool)
-    for index in range(len(ranked)):
-        if kept[index]:
-            # Only later rows can be dominated by this one: the order is lexicographic.
-            later = ranked[index + 1 :]
-            worse = (later >= ranked[index]).all(1) & (later > ranked[index]).any(1)
-            kept[index + 1 :] &= ~worse
-    result = np.empty(len(values), dtype=bool)
-    result[order] = kept
-    return result

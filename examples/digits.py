@@ -44,7 +44,7 @@ def main() -> None:
             evaluator=evo.RayEvaluator(),
             finetuning=RECIPE,
             out=FOLDER,
-            progress=display,
+            callbacks=[display],
         )
     report(console, task, network, result)
 

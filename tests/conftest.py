@@ -3,13 +3,14 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 import evo
 from evo.network.zoo import LeNet, lenet
@@ -18,6 +19,22 @@ from evo.training import Recipe, Samples, train
 from tests.searches import fail, search, weigh
 
 Model = TypeVar("Model", bound=nn.Module)
+
+ON_RAY = {"test_ray", "test_ray_cluster", "test_ray_map", "test_ray_memory", "test_crash", "test_cli", "test_readme"}
+"""Files that start a Ray of their own: one at a time, since others would find it and take it for a cluster."""
+
+
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives the tests of a file to one process, and those of all files that start a Ray to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if Path(file).stem in ON_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    """Share the tests out, the longest lists first."""
+    return FileByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,17 +49,18 @@ def test_the_summary_says_what_each_took_and_found(
         assert row["front"] == len(run.pareto(NAMES))
 
 
-def test_all_hypervolumes_have_one_reference(
+def test_all_hypervolumes_are_taken_in_one_box(
     comparison: evo.Comparison, ecs_run: Run, nsga_run: Run, vector_run: Run
 ) -> None:
     everything = pd.concat([measured(run)[NAMES] for run in (ecs_run, nsga_run, vector_run)])
-    assert comparison.reference == everything.max().to_dict()
+    assert comparison.reference == {"error": everything["error"].max(), "params": comparison.original["params"]}
+    assert comparison.ideal == {"error": everything["error"].min(), "params": 0.0}
     for run in (ecs_run, nsga_run, vector_run):
-        expected = moocore.hypervolume(measured(run)[NAMES].to_numpy(float), ref=everything.max().to_numpy(float))
+        expected = run.hypervolume(NAMES, comparison.reference, comparison.ideal)
         assert comparison.summary.loc[run.folder.name, "hypervolume"] == pytest.approx(expected, rel=1e-12)
-    own = evo.compare([ecs_run], objectives=NAMES, reference={"error": 2.0, "params": 9_999})
-    expected = moocore.hypervolume(measured(ecs_run)[NAMES].to_numpy(float), ref=[2.0, 9_999])
-    assert own.summary.loc["ecs", "hypervolume"] == pytest.approx(expected, rel=1e-12)
+    own = evo.compare([ecs_run], objectives=NAMES, reference={"error": 2.0, "params": 9_999}, ideal={"error": 1.0})
+    volume = moocore.hypervolume(measured(ecs_run)[NAMES].to_numpy(float), ref=[2.0, 9_999]) / 9_999
+    assert own.summary.loc["ecs", "hypervolume"] == pytest.approx(volume, rel=1e-12)
 
 
 def test_the_joint_front_is_what_no_run_beats(
@@ -91,7 +92,7 @@ def test_a_point_that_two_have_found_counts_for_both(ecs_run: Run, tmp_path: Pat
 def test_the_convergence_is_long(comparison: evo.Comparison, ecs_run: Run) -> None:
     frame = comparison.convergence
     assert frame.columns.tolist() == [
-        "run", "evaluations", "id", "generation", "best_error", "best_params", "hypervolume",
+        "run", "evaluations", "id", "generation", "best_error", "best_params", "hypervolume", "front",
     ]  # fmt: skip
     last = frame.groupby("run", observed=True).last()
     pd.testing.assert_series_equal(last["best_error"], comparison.summary["best_error"], check_index=False)
@@ -129,14 +130,6 @@ def test_a_run_without_results_beside_others(ecs_run: Run, failed_run: Run) -> N
     assert summary.loc["ecs", "share"] == 1
 
 
-def test_failures_alone_compare_by_a_given_reference(failed_run: Run) -> None:
-    found = evo.compare([failed_run], reference={"error": 1.0, "params": 1000})
-    assert found.summary[["front", "hypervolume", "share"]].to_numpy().tolist() == [[0, 0, 0]]
-    assert found.front.empty
-    for draw in (found.plot.front, found.plot.convergence, found.plot.hypervolume):
-        draw().draw_without_rendering()
-
-
 def test_default_objectives_are_what_the_runs_weigh(ecs_run: Run, vector_run: Run) -> None:
     assert dict(evo.compare([ecs_run, vector_run]).maximized) == {"error": False, "params": False}
     assert dict(evo.compare([ecs_run], objectives=["score", "macs"]).maximized) == {"score": True, "macs": False}
@@ -156,7 +149,7 @@ def test_what_does_not_compare_is_refused(ecs_run: Run, nsga_run: Run, failed_ru
     refused(r"^runs: .*ecs is there twice$", [ecs_run, ecs_run.folder])
     refused(r"^unknown objective 'eror'; did you mean 'error'\?$", [ecs_run], objectives="eror")
     refused(r"^unknown objective 'score'; known are: ", [ecs_run, nsga_run], objectives="score")
-    refused(r"^reference: expected a number for 'params', got None$", [ecs_run], reference={"error": 1.0})
+    refused(r"^reference: unknown objective 'macs'; known are: error, params$", [ecs_run], reference={"macs": 1.0})
     task = small_task()
     with torch.no_grad():
         model = task.network.build(task.network.full)

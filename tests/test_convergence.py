@@ -1,43 +1,17 @@
-"""What a search had found by when: against all pairs and whole hypervolumes, computed anew at every step."""
+"""What a search had found by when."""
 
 import moocore
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from numpy.typing import NDArray
 
 import evo
-from evo.convergence import _hypervolumes, convergence, worst
 from evo.errors import RunFolderError, SettingsError
 from evo.run import Run
 from tests.searches import search
 
 
-@settings(max_examples=50)
-@given(
-    st.integers(1, 4).flatmap(
-        lambda count: arrays.arrays(
-            float,
-            st.tuples(st.integers(0, 12), st.just(count)),
-            elements=st.one_of(st.integers(0, 4).map(float), st.just(np.nan)),
-        )
-    )
-)
-def test_hypervolumes_equal_measuring_every_front_anew(values: NDArray[np.float64]) -> None:
-    reference = np.full(values.shape[1], 3.5)
-    found = _hypervolumes(values, reference)
-    for count in range(1, len(values) + 1):
-        measured = values[:count][~np.isnan(values[:count]).any(1)]
-        expected = moocore.hypervolume(measured, ref=reference) if len(measured) else 0.0
-        assert found[count - 1] == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert (np.diff(found) >= 0).all()
-
-
 def test_an_evaluation_is_a_row(ecs_run: Run) -> None:
-    frame = convergence(ecs_run, ["score", "params"])
+    frame = ecs_run.convergence(["score", "params"])
     rows = ecs_run.history.query("not cached")
     assert frame["id"].tolist() == rows.index.tolist()
     assert frame["evaluations"].tolist() == list(range(1, len(rows) + 1))
@@ -49,35 +23,40 @@ def test_an_evaluation_is_a_row(ecs_run: Run) -> None:
     assert frame.attrs["columns"]["best_score"] == "largest score so far"
 
 
-def test_the_default_reference_is_the_worst_that_was_measured(ecs_run: Run) -> None:
-    reference = worst([ecs_run.history], ecs_run.maximized(["score", "error"]), "run")
+def test_every_row_is_that_of_a_search_that_ended_there(ecs_run: Run) -> None:
+    ideal, reference = {"error": 0.1, "params": 10.0}, {"error": 1.5, "params": 2_000.0}
+    frame = ecs_run.convergence(["error", "params"], reference, ideal)
+    rows = ecs_run.history.query("not cached")
+    for count, (volume, size) in enumerate(zip(frame["hypervolume"], frame["front"], strict=True), 1):
+        values = rows[:count].query("status == 'ok'")[["error", "params"]].to_numpy(dtype=float)
+        box = (1.5 - 0.1) * (2_000 - 10)
+        expected = moocore.hypervolume(values, ref=[1.5, 2_000.0]) / box if len(values) else 0.0
+        assert volume == pytest.approx(expected, rel=1e-12)
+        assert size == (moocore.is_nondominated(values, keep_weakly=True).sum() if len(values) else 0)
+    whole = ecs_run.hypervolume(["error", "params"], reference, ideal)
+    assert frame["hypervolume"].iloc[-1] == pytest.approx(whole, rel=1e-12)
+
+
+def test_the_default_box_is_of_the_worst_and_best_and_of_the_original(ecs_run: Run) -> None:
     ok = ecs_run.history.query("status == 'ok'")
-    assert reference == {"score": ok["score"].min(), "error": ok["error"].max()}
-    pd.testing.assert_frame_equal(
-        convergence(ecs_run, ["score", "error"]), convergence(ecs_run, ["score", "error"], reference)
-    )
+    original = float(ecs_run.costs.costs(ecs_run.costs.sizes)["params"])
+    reference = {"score": ok["score"].min(), "params": original}
+    ideal = {"score": ok["score"].max(), "params": 0.0}
+    names = ["score", "params"]
+    pd.testing.assert_frame_equal(ecs_run.convergence(names), ecs_run.convergence(names, reference, ideal))
 
 
 def test_an_asynchronous_search_is_in_the_order_of_its_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
     algorithm = evo.ECS(generations=3, population=8, asynchronous=True)
     run = search(tmp_path_factory.mktemp("steady") / "run", algorithm=algorithm)
     rows = run.history.query("not cached").sort_values("turn")
-    assert convergence(run)["id"].tolist() == rows.index.tolist()
+    assert run.convergence()["id"].tolist() == rows.index.tolist()
 
 
 def test_what_is_refused(ecs_run: Run, failed_run: Run) -> None:
-    with pytest.raises(SettingsError, match=r"^reference: expected a number for 'params', got None$"):
-        convergence(ecs_run, ["error", "params"], {"error": 1.0})
     with pytest.raises(SettingsError, match=r"^reference: unknown objective 'eror'; did you mean 'error'\?$"):
-        convergence(ecs_run, ["error", "params"], {"eror": 1.0})
-    with pytest.raises(SettingsError, match="reference: expected a number for 'error', got nan"):
-        convergence(ecs_run, "error", {"error": float("nan")})
+        ecs_run.convergence(["error", "params"], {"eror": 1.0})
+    with pytest.raises(SettingsError, match=r"^reference: expected a finite number for error, got nan$"):
+        ecs_run.convergence("error", {"error": float("nan")})
     with pytest.raises(RunFolderError, match=r"failed: no evaluation has succeeded yet$"):
-        convergence(failed_run)
-
-
-def test_with_a_reference_failures_alone_are_a_table_too(failed_run: Run) -> None:
-    frame = convergence(failed_run, reference={"error": 1.0, "params": 9.0})
-    assert len(frame) == len(failed_run.history)
-    assert frame["best_error"].isna().all()
-    assert frame["hypervolume"].tolist() == [0.0] * len(frame)
+        failed_run.convergence()

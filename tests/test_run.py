@@ -10,15 +10,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from pymoo.indicators.hv import HV
 
 import evo
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
 from evo.errors import RunFolderError, SettingsError
 from evo.network import COSTS
-from evo.run import Run, non_dominated, pack_structure, unpack_structure
+from evo.run import Run, pack_structure, unpack_structure
 from evo.testing import small_task
 
 
@@ -26,23 +26,6 @@ def dominated_by_any(values: NDArray[np.float64], index: int) -> bool:
     """Slow and obvious."""
     mine = values[index]
     return any((other <= mine).all() and (other < mine).any() for other in values)
-
-
-@given(
-    arrays.arrays(
-        float,
-        st.tuples(st.integers(0, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(0, 3).map(float), st.floats(-1e9, 1e9)),
-    )
-)
-def test_non_dominated_equals_comparing_all_pairs(values: NDArray[np.float64]) -> None:
-    expected = [not dominated_by_any(values, index) for index in range(len(values))]
-    assert non_dominated(values).tolist() == expected
-
-
-def test_equal_rows_stay_together() -> None:
-    values = np.array([[1.0, 2.0], [0.0, 3.0], [1.0, 2.0], [1.0, 3.0], [0.0, 3.0]])
-    assert non_dominated(values).tolist() == [True, True, True, False, True]
 
 
 @given(
@@ -115,6 +98,45 @@ def test_the_front_is_what_no_row_beats(run: Run, names: str | list[str] | None,
     assert front["key"].is_unique
     order = front[listed[0]].to_numpy() * signs[0]
     assert (np.diff(order) >= 0).all()
+
+
+def test_the_hypervolume_is_a_share_of_the_box_of_original_and_measured(run: Run) -> None:
+    frame = run.history[lambda rows: rows["status"] == "ok"]
+    original = TASK.network.cost_of(TASK.network.full)["params"]
+    worst, best = frame["score"].min(), frame["score"].max()
+    scaled = np.stack([(best - frame["score"]) / (best - worst), frame["params"] / original], 1)
+    expected = HV(ref_point=np.ones(2))(scaled)
+    assert 0 < expected < 1
+    assert run.hypervolume(["score", "params"]) == pytest.approx(expected)
+    assert run.hypervolume("score") == 1.0, "the best is the best measured"
+    assert run.hypervolume("params") == pytest.approx(1 - frame["params"].min() / original)
+    own = run.hypervolume(["score", "params"], reference={"score": 0, "params": 500}, ideal={"score": 20})
+    scaled = np.stack([(20 - frame["score"]) / 20, frame["params"] / 500], 1)
+    assert own == pytest.approx(HV(ref_point=np.ones(2))(scaled))
+
+
+@pytest.mark.parametrize("names", [None, ("score", "macs"), "params"])
+def test_the_hypervolume_grows_from_evaluation_to_evaluation(run: Run, names: tuple[str, ...] | str | None) -> None:
+    grown = run.convergence(names)
+    assert grown["hypervolume"].is_monotonic_increasing
+    last = grown.iloc[-1]
+    assert last["hypervolume"] == pytest.approx(run.hypervolume(names))
+    assert last["front"] == len(run.pareto(names))
+
+
+def test_of_an_asynchronous_search_it_grows_in_the_order_of_results(tmp_path: Path) -> None:
+    run = evo.search(
+        TASK,
+        encoding=evo.FilterBits(),
+        fitness=judge,
+        algorithm=evo.NSGA2(generations=4, population=8, asynchronous=True),
+        evaluator=evo.LocalEvaluator(workers=0),
+        out=tmp_path / "run",
+    )
+    with closing(sqlite3.connect(tmp_path / "run" / "history.sqlite")) as database, database:
+        database.execute("UPDATE evaluations SET turn = 31 - turn")  # as if they had come the other way round
+    frame = run.history[lambda rows: ~rows["cached"]]
+    assert run.convergence()["id"].tolist() == frame.sort_values("turn").index.tolist() != frame.index.tolist()
 
 
 def test_an_unknown_objective_is_refused(run: Run) -> None:

@@ -295,7 +295,7 @@ def export(
     from evo.report.progress import TrainingDisplay
     from evo.training import Recipe
 
-    config, run = resume_config(folder), Run(folder)
+    config, run = resume_config(folder, ["callbacks=[]"]), Run(folder)  # nothing is searched
     row = _row(run, row)
     run.blueprint(row)  # refuses an unknown id
     check_files(out, pt2, onnx)
@@ -363,6 +363,20 @@ def keys(
         print(markdown(), end="")
     else:
         print_keys(console())
+
+
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print every part that a run.toml can name: built in, or brought by an installed package, and whether it works."""
+    from evo.cli import plugins as parts
+
+    found = parts.listing()
+    if as_json:
+        print(parts.as_json(found))
+    else:
+        parts.show(found, console())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

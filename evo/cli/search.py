@@ -20,12 +20,11 @@ def search(config: Config, screen: Console) -> None:
     """Search with a live display, then print what was found."""
     task = make_task(config, screen)
     with network_kept(config.out), ProgressDisplay(screen) as show:
-        run = config.search(task, show)
-    done = len(run.generations)
-    if done < config.algorithm.rounds:
+        run = config.search(task, [show])
+    if (stop := run.stopped) is not None:
         print(
-            f"stopped after generation {done} of {config.algorithm.rounds}: the next one could exceed max_evaluations = "
-            f"{config.max_evaluations}; to go on: evo resume {shlex.quote(str(run.folder))} --set max_evaluations=…"
+            f"stopped after generation {len(run.generations)} of {config.algorithm.rounds}: {stop.reason}; to go on: "
+            f"evo resume {shlex.quote(str(run.folder))}{stop.option and f' --set {stop.option}'}"
         )
     print_summary(run, screen)
 

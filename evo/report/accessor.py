@@ -46,10 +46,13 @@ class RunPlots:
         return convergence.plot_convergence(self._run, objective)
 
     def hypervolume(
-        self, objectives: str | Sequence[str] | None = None, reference: Mapping[str, float] | None = None
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
     ) -> Figure:
         """The hypervolume over the evaluations; see `evo.report.convergence.plot_hypervolume`."""
-        return convergence.plot_hypervolume(self._run, objectives, reference)
+        return convergence.plot_hypervolume(self._run, objectives, reference, ideal)
 
     def evolution(self, best: int = 30, x: str | None = None, y: str | None = None) -> Figure:
         """The best of every generation over two objectives or costs; see `evo.report.plots.plot_evolution`."""

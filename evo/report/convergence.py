@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from evo.compare import Comparison
-from evo.convergence import convergence, worst
 from evo.errors import SettingsError, unknown_name
 from evo.network import COSTS
 from evo.report.labels import LABELS, label
@@ -25,7 +24,7 @@ from evo.report.style import (
 )
 from evo.run import Run
 
-Curves = Mapping[str, pd.DataFrame]
+VOLUME = "hypervolume (more is better)"
 
 
 def plot_convergence(run: Run, objective: str | None = None) -> Figure:
@@ -43,7 +42,7 @@ def plot_convergence(run: Run, objective: str | None = None) -> Figure:
     """
     name = run.objectives[0].name if objective is None else objective
     ((name, most),) = run.maximized(name).items()
-    curve = convergence(run, name)
+    curve = run.convergence(name)
     measured = run.history.loc[curve["id"]]
     values = measured[name].astype(float).where(measured["status"] == "ok").reset_index(drop=True)
     figure, axes = new_figure()
@@ -70,25 +69,27 @@ def plot_convergence(run: Run, objective: str | None = None) -> Figure:
 
 
 def plot_hypervolume(
-    run: Run, objectives: str | Sequence[str] | None = None, reference: Mapping[str, float] | None = None
+    run: Run,
+    objectives: str | Sequence[str] | None = None,
+    reference: Mapping[str, float] | None = None,
+    ideal: Mapping[str, float] | None = None,
 ) -> Figure:
     """Plot the hypervolume of what a search had found by every evaluation.
 
     Args:
         run: a search.
-        objectives, reference: see `evo.convergence.convergence`.
+        objectives, reference, ideal: see `Run.hypervolume`.
 
     Raises:
-        SettingsError: an unknown name, or a wrong reference.
+        SettingsError: an unknown name, or a value that is no finite number.
         RunFolderError: nothing has succeeded yet.
     """
-    maximized = run.maximized(run.trade_off if objectives is None else objectives)
-    reference = worst([run.history], maximized, str(run.folder)) if reference is None else reference
-    curve = convergence(run, list(maximized), reference)
+    curve = run.convergence(objectives, reference, ideal)
+    names = [column.removeprefix("best_") for column in curve if column.startswith("best_")]
     figure, axes = new_figure()
     draw_steps(axes, curve["evaluations"], curve["hypervolume"], color=PALETTE[0], linewidth=1.6)
     axes.set_ylim(bottom=0)
-    _finish(figure, axes, _volume(maximized), _measured_from(reference), legend=False)
+    _finish(figure, axes, VOLUME, f"Hypervolume of {', '.join(LABELS.get(name, name) for name in names)}", legend=False)
     return figure
 
 
@@ -116,7 +117,7 @@ def compare_convergence(comparison: Comparison, objective: str | None = None, by
 
 
 def compare_hypervolume(comparison: Comparison, by: str | None = None) -> Figure:
-    """Plot the hypervolume over the evaluations of several runs, from their common reference; `by` as in `compare_convergence`.
+    """Plot the hypervolume over the evaluations of several runs, in one box; `by` as in `compare_convergence`.
 
     Raises:
         SettingsError: an unknown column.
@@ -124,7 +125,8 @@ def compare_hypervolume(comparison: Comparison, by: str | None = None) -> Figure
     figure, axes = new_figure()
     _draw(axes, comparison, "hypervolume", by)
     axes.set_ylim(bottom=0)
-    _finish(figure, axes, _volume(comparison.maximized), _measured_from(comparison.reference))
+    names = ", ".join(LABELS.get(name, name) for name in comparison.maximized)
+    _finish(figure, axes, VOLUME, f"Hypervolume of {names}")
     return figure
 
 
@@ -150,21 +152,6 @@ def _draw(axes: Axes, comparison: Comparison, column: str, by: str | None) -> No
         runs = counted(len(members), "run")
         middle = mine.dropna(axis="columns", how="all").dropna().median(axis="columns")
         draw_steps(axes, middle.index, middle, color=color, linestyle=dash, linewidth=2, label=f"{value}, {runs}")
-
-
-def _volume(maximized: Mapping[str, bool]) -> str:
-    """Return what an axis of hypervolumes says."""
-    return f"hypervolume (more is better),\n{' × '.join(LABELS.get(name, name) for name in maximized)}"
-
-
-def _measured_from(reference: Mapping[str, float]) -> str:
-    """Return the title of a picture of hypervolumes."""
-    numbers = EngFormatter(places=3, sep="")
-    values = (
-        f"{LABELS.get(name, name)} {numbers.format_eng(value) if abs(value) >= 1000 else format(value, '.4g')}"
-        for name, value in reference.items()
-    )
-    return f"Hypervolume, measured from {', '.join(values)}"
 
 
 def _finish(figure: Figure, axes: Axes, ylabel: str, title: str, *, plain: bool = False, legend: bool = True) -> None:

@@ -159,7 +159,9 @@ def test_resuming_a_run_from_python(shell: Shell, task: evo.Task) -> None:
 def test_a_limit_on_evaluations(searched: Path, shell: Shell) -> None:
     limited = shell("search", DIGITS, *TINY, "--set", "max_evaluations=5", "--out", "run")
     assert limited.status == 0
-    assert "stopped after generation 1 of 3: the next one could exceed max_evaluations = 5" in limited.out
+    assert "stopped after generation 1 of 3: another generation would exceed max_evaluations = 5" in limited.out
+    assert "to go on: evo resume run --set max_evaluations=…" in limited.out
+    assert "stopped 0.0 s ago: another generation would exceed" in shell("status", "run").out.replace("1.0 s", "0.0 s")
     resumed = shell("resume", "run", "--set", "max_evaluations=100")
     assert (resumed.status, resumed.err) == (0, "")
     assert "training the network" not in resumed.out
