@@ -27,9 +27,9 @@ RUN = Column("name of the run", "category")
 SUMMARY = {
     "run": Column("name of the run", "str"),
     "folder": Column("where it is", "str"),
-    "algorithm": Column("name of the algorithm", "category"),
-    "encoding": Column("name of the encoding", "category"),
-    "fitness": Column("name of the fitness", "category"),
+    "algorithm": Column("name of the algorithm", "str"),
+    "encoding": Column("name of the encoding", "str"),
+    "fitness": Column("name of the fitness", "str"),
     "seed": Column("of everything random", "int64"),
     "evaluations": Column("evaluations, failures included, look-ups not", "int64"),
     "failures": Column("evaluations that failed or ran out of time", "int64"),
@@ -195,6 +195,12 @@ def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> 
         for part, what in (("network", "another network"), ("val", "other validation images")):
             if runs[name].settings["task"].get(part) != runs[first].settings["task"].get(part):
                 raise SettingsError(f"runs: {name} is a search with {what} than {first}; such searches do not compare")
+    for name, run in runs.items():
+        for objective in run.objectives:
+            if objective.name in FRONTS:
+                raise SettingsError(
+                    f"runs: {name} has an objective called {objective.name!r}, as a column of comparisons is"
+                )
     found = {name: Criteria.choose(run.objectives, objectives or run.trade_off) for name, run in runs.items()}
     for name in others:
         if found[name] != found[first]:

@@ -18,14 +18,19 @@ from evo.network.costs import COSTS, UNITS
 
 FORMAT = 5
 
+SCREENED = "screened"
+"""Status of what no fidelity of a cascade refuses, but one has not promoted: no failure, and no result."""
+
+STATUS = pd.CategoricalDtype(["ok", "failed", "timeout", SCREENED])
+
 COLUMNS = {
     "id": Column("row number, from 0, in the order the algorithm proposed", "int64"),
     "generation": Column("round of the algorithm, from 0", "int64"),
-    "operator": Column("what made it: initial, crossover, mutation, random, …", "category"),
+    "operator": Column("what made it: initial, crossover, mutation, random, …", "str"),
     "parents": Column("ids of its parents, as a JSON list", "str"),
     "key": Column("identity of the structure; equal structures are measured once", "str"),
     "status": Column(
-        "ok, failed, timeout or, by a cascade, screened: not promoted; objectives are there only if ok", "category"
+        "ok, failed, timeout or, by a cascade, screened: not promoted; objectives are there only if ok", STATUS
     ),
     "cached": Column("true if an earlier row had measured the same structure", "bool"),
     "reason": Column("why it is not ok", "str"),
@@ -38,9 +43,7 @@ COLUMNS = {
         "how many tries the evaluation took; 0 if cached, or decided by an earlier fidelity of a cascade", "int64"
     ),
     "seconds": Column("wall time of the last try in its worker; empty if tries is 0", "float64", "s"),
-    "node": Column(
-        "machine that evaluated it, on Ray with the beginning of the node's id; empty if tries is 0", "category"
-    ),
+    "node": Column("machine that evaluated it, on Ray with the beginning of the node's id; empty if tries is 0", "str"),
     "worker": Column("process that evaluated it; empty if tries is 0", "Int64"),
     "worker_memory": Column(
         "peak resident memory of that process meanwhile, shared memory included; empty if tries is 0", "Int64", "bytes"
@@ -48,7 +51,7 @@ COLUMNS = {
     "log": Column(
         "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached", "str"
     ),
-    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "category"),
+    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "str"),
     "finished": Column("when it was recorded", "datetime", "UTC"),
 }
 """The columns of a history; after them come every cost and every objective."""
@@ -78,13 +81,10 @@ _SPECIAL = ("screened", "drawn", "rejected", "duplicates")
 MEASUREMENTS = ("tries", "seconds", "node", "worker", "worker_memory", "log", "reused", "finished")
 """Columns that differ between two runs of the same search; all others are equal bit for bit."""
 
-SCREENED = "screened"
-"""Status of what no fidelity of a cascade refuses, but one has not promoted: no failure, and no result."""
-
 SCREENINGS = {
     "key": Column("identity of the structure", "str"),
     "fidelity": Column("place in the cascade of what judged it, from 1", "int64"),
-    "status": Column("ok, failed or timeout", "category"),
+    "status": Column("ok, failed or timeout", STATUS),
     "reason": Column("why it is not ok", "str"),
     "score": Column("first objective of that fidelity; empty unless ok", "float64"),
     "objectives": Column("all of its objectives, as JSON", "str"),
