@@ -72,6 +72,20 @@ def describe_search(
     return _without_none(settings)
 
 
+def search_document(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file for `evo search` says that starts the search of these settings; it lacks where: the key `out`.
+
+    Names of modules and files in it start at the folder `settings["source"]["folder"]`.
+
+    Args:
+        settings: content of the run's run.toml; it has a `source`.
+    """
+    kept = ("seed", "max_evaluations", "reuse", "encoding", "algorithm", "budget", "evaluator")
+    source = settings["source"]
+    document = {name: settings[name] for name in kept if name in settings}
+    return document | {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
+
+
 def recorded_seeds(folder: Path) -> list[Blueprint]:
     """Return the structures that the search in a folder began with; none if there is no search yet.
 
@@ -250,7 +264,9 @@ def _describe(folder: Path, history: History, task: Task, fitness: Fitness, sett
     """Write what a search decides and what it starts from; a folder with run.toml is complete."""
     groups = [(group.name, group.size) for group in task.network.groups]
     objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
-    history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
+    images = {name: len(part) for name, part in vars(task).items() if name in ("train", "val", "test") and part}
+    described = {"objectives": objectives, "groups": groups, "images": images, "costs": task.network.costs.to_dict()}
+    history.set_meta("run", described)
     safetensors.torch.save_file(task.network.tensors(), folder / BASE)
     part = folder / (SETTINGS + ".part")
     part.write_text(tomli_w.dumps(settings))

@@ -31,6 +31,9 @@ class Run:
         folder: where it is.
         settings: the complete settings, versions and hardware it was made with.
         objectives: names and directions; the first is what `best` goes by.
+        groups: name and number of channels of every coupling group, in module order.
+        images: how many there are for training, validation and, if any, test, by the names of `Task`; empty if not recorded.
+        task: network and data, if it was opened with them.
     """
 
     def __init__(self, folder: str | Path, task: Task | None = None) -> None:
@@ -41,13 +44,14 @@ class Run:
         """
         self.folder = Path(folder)
         self.settings = read_settings(self.folder)
-        self._task = task
+        self.task = task
         self._history = History(self.folder / HISTORY)
         described = self._history.meta("run")
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
-        self._groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
+        self.groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
+        self.images: dict[str, int] = described.get("images", {})
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
 
@@ -117,12 +121,27 @@ class Run:
 
     def blueprint(self, row: int) -> Blueprint:
         """Return the structure of the individual with this id."""
-        return unpack_structure(self._history.blob(int(row), "structure"), self._groups, self._layers)
+        return unpack_structure(self._history.blob(int(row), "structure"), self.groups, self._layers)
 
     def counts(self, row: int) -> NDArray[np.int64]:
         """Return kept channels per coupling group, in module order."""
         kept = self.blueprint(row).counts
-        return np.array([kept[name] for name, _ in self._groups], dtype=np.int64)
+        return np.array([kept[name] for name, _ in self.groups], dtype=np.int64)
+
+    def structures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what all individuals are made of, in the order of their ids.
+
+        Returns:
+            kept channels of every coupling group, shape (N, G), and weight bits of every layer of `costs`, shape (N, L).
+        """
+        sizes, counts, bits = [size for _, size in self.groups], [], []
+        for block in self._history.structures():
+            kept, depth = count_structures(block, sizes, len(self._layers))
+            counts.append(kept)
+            bits.append(depth)
+        if not counts:
+            return np.empty((0, len(sizes)), np.int64), np.empty((0, len(self._layers)), np.int64)
+        return np.concatenate(counts), np.concatenate(bits)
 
     def layers(self, row: int) -> pd.DataFrame:
         """Return ECS's table for an individual, with the bits of its layers if any is quantised: see `CostModel.table`."""
@@ -135,9 +154,9 @@ class Run:
         Raises:
             RunFolderError: the run was opened without a task, or with another one.
         """
-        if self._task is None:
+        if self.task is None:
             raise RunFolderError(f"{self.folder}: to build a network, open the run with its task: Run(folder, task)")
-        return annotate(self._task.network.build(self.blueprint(row)), **self.provenance(row))
+        return annotate(self.task.network.build(self.blueprint(row)), **self.provenance(row))
 
     def provenance(self, row: int) -> dict[str, Any]:
         """Return what the file of an individual's network should say about where it comes from, as plain values."""
@@ -193,6 +212,21 @@ def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: S
         {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
     return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
+
+
+def count_structures(
+    packed: Sequence[bytes], sizes: Sequence[int], layers: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return kept channels, shape (N, G), and bits, shape (N, L), of N structures that `pack_structure` packed."""
+    bounds = np.cumsum([0, *sizes])
+    length = -(-int(bounds[-1]) // 8)
+    masks = np.frombuffer(b"".join(entry[:length] for entry in packed), np.uint8).reshape(len(packed), length)
+    kept = np.unpackbits(masks, axis=1, count=int(bounds[-1]))
+    bits = np.full((len(packed), layers), FULL_BITS, dtype=np.int64)
+    for row, entry in zip(bits, packed, strict=True):
+        if len(entry) > length:
+            row[:] = np.frombuffer(entry[length:], np.uint8)
+    return np.add.reduceat(kept, bounds[:-1], axis=1, dtype=np.int64), bits
 
 
 def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -180,8 +180,7 @@ def front(
     csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
 ) -> None:
     """Print the individuals that no other beats."""
-    from evo.cli.search import trade_off
-    from evo.report.tables import front_table
+    from evo.report.tables import front_table, trade_off
 
     run = Run(folder)
     names = [name.strip() for name in objectives.split(",")] if objectives else trade_off(run)

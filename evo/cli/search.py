@@ -11,7 +11,7 @@ from evo.cli.config import Config
 from evo.export import training_file
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
-from evo.report.tables import front_table
+from evo.report.tables import front_table, trade_off
 from evo.run import SETTINGS, Run
 from evo.task import Task
 
@@ -70,9 +70,3 @@ def print_summary(run: Run, screen: Console) -> None:
     print(f"  evo show {folder} {best}")
     if "source" in run.settings:
         print(f"  evo export {folder} --id {best} --out small.evo --finetune 10")
-
-
-def trade_off(run: Run) -> list[str]:
-    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
-    names = [objective.name for objective in run.objectives]
-    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))

@@ -8,6 +8,12 @@ from rich.table import Table
 from evo.run import Run
 
 
+def trade_off(run: Run) -> list[str]:
+    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
+    names = [objective.name for objective in run.objectives]
+    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+
+
 def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, rows: int = 12) -> Table:
     """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included.
 
