@@ -3,9 +3,9 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
 import tomli_w
 
 from evo.folder import search_document
@@ -68,17 +68,18 @@ def _searched(look: Look) -> str:
 
 def _took(look: Look, status: RunStatus) -> str:
     if not status.individuals:
-        return f"No evaluation has finished yet; 0 of {counted(status.generations, 'generation')} are done."
-    failed = f"{status.failed:,} of them failed" if status.failed else "none failed"
-    more = [f"{status.cached:,} repeats were looked up instead"] if status.cached else []
-    more += [f"{status.reused:,} had been measured by other runs"] if status.reused else []
+        return f"No evaluation has finished yet, and none of {counted(status.generations, 'generation')}."
+    parts = [f"{status.failed:,} failed" if status.failed else "none failed"]
+    parts += [f"{counted(status.cached, 'repeat')} looked up instead"] if status.cached else []
+    parts += [f"{status.reused:,} measured by other runs"] if status.reused else []
     workers = look.frame[["node", "worker"]].dropna().query("node != ''").drop_duplicates()
-    where = f", on {counted(workers['node'].nunique(), 'machine')}" if len(workers) else ""
+    where = f", by {counted(len(workers), 'worker')} on {counted(workers['node'].nunique(), 'machine')}" if len(workers) else ""
     return (
-        f"{counted(status.generation, 'generation')} of {status.generations:,} took {counted(status.evaluated, 'evaluation')}; "
-        f"{'; '.join([failed, *more])}. They took {duration(float(look.frame['seconds'].sum()))} of work{where}, from "
-        f"{_moment(look.frame['finished'].min())} to {_moment(look.frame['finished'].max())} UTC."
-    )
+        f"So far {status.generation:,} of {counted(status.generations, 'generation')} are done, with "
+        f"{counted(status.evaluated, 'evaluation')} ({', '.join(parts)}). All evaluations together are "
+        f"{duration(_work(look))} of work{where}, between {moment(look.frame['finished'].min())} and "
+        f"{moment(look.frame['finished'].max())} UTC."
+    ).removeprefix("So far " if status.state == "finished" else "")
 
 
 def _found(look: Look) -> str:
@@ -91,10 +92,10 @@ def _found(look: Look) -> str:
         text += f", with an error of {float(best['error']):.2%}"
     if "error" in look.frame:
         found = original_error(look)
-        text += f"; that of the original network is {found[0]:.2%} ({found[1]})" if found else ""
+        text += f"; the error of the original network is {found[0]:.2%} ({found[1]})" if found else ""
     params, macs = (ratio(look.original[name], float(best[name])) for name in ("params", "macs"))
     return (
-        f"{text}. It has {int(best['params']):,} of {look.original['params']:,} parameters ({params} fewer) and takes "
+        f"{text}. It has {int(best['params']):,} of {look.original['params']:,} parameters ({params} smaller) and takes "
         f"{int(best['macs']):,} of {look.original['macs']:,} multiply-accumulates ({macs} fewer)."
     )
 
@@ -119,14 +120,24 @@ def numbers(look: Look, status: RunStatus) -> list[tuple[str, str, str]]:
         first = look.run.objectives[0]
         found.append((f"best {first.name}", number(float(best[first.name])), f"individual {best.name}"))
         if "error" in look.frame and first.name != "error":
-            found.append(("its error", f"{float(best['error']):.2%}", ""))
+            found.append(("its error", f"{float(best['error']):.2%}", "on validation images"))
         for cost in ("params", "macs", "bytes"):
-            value = int(best[cost])
-            found.append((UNITS[cost], f"{ratio(look.original[cost], value)} fewer", f"{value:,}"))
-    found.append(("evaluations", f"{status.evaluated:,}", f"{status.failed:,} failed"))
-    found.append(("generations", f"{status.generation:,}", f"of {status.generations:,}"))
-    found.append(("work", duration(float(look.frame["seconds"].sum())), "in all evaluations together"))
+            before, after = look.original[cost], int(best[cost])
+            found.append((UNITS[cost], ratio(before, after), f"{after:,} of {before:,}"))
+    done = f"{status.generation:,} of {counted(status.generations, 'generation')}, {status.failed:,} failed"
+    found.append(("evaluations", f"{status.evaluated:,}", done))
+    found.append(("work", duration(_work(look)), "all evaluations together"))
     return found
+
+
+def standing(status: RunStatus) -> str:
+    """Return whether the search runs, in a sentence that stays true."""
+    last = f"; the last result is of {moment(status.last)} UTC" if status.last is not None else "; there is no result yet"
+    if status.state == "running" and status.claim is not None:
+        since = moment(datetime.fromtimestamp(status.claim.since, UTC))
+        return f"{status.folder}, by {status.claim} since {since} UTC{last}."
+    limit = f" after {status.evaluated:,} of at most {status.limit:,} evaluations" if status.limit is not None else ""
+    return f"{status.folder}{limit}{last}."
 
 
 def next_commands(look: Look, status: RunStatus) -> list[tuple[str, str]]:
@@ -246,8 +257,13 @@ def _name(settings: Mapping[str, Any], part: str) -> str:
     return str(settings.get(part, {}).get("name", "unknown"))
 
 
-def _moment(moment: pd.Timestamp) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+def _work(look: Look) -> float:
+    return float(look.frame["seconds"].sum())
+
+
+def moment(time: datetime) -> str:
+    """Return a time to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _text(value: Any) -> str:

@@ -191,6 +191,7 @@ def widths_figure(look: Look) -> go.Figure:
         hovertemplate="generation %{x}<br>%{y}: %{z:.1%} kept<extra></extra>",
         meta={"role": "heat"},
     )
+    figure.update_xaxes(tickformat="d", dtick=1 if len(generations) <= 16 else None)
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(height=max(220, min(900, 110 + 22 * len(names))))
     return figure

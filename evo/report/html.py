@@ -22,7 +22,6 @@ from evo.report import drawn, facts, figures
 from evo.report.comparison import comparison
 from evo.report.look import Look
 from evo.report.members import members
-from evo.report.status import headline
 from evo.run import SETTINGS, Run
 from evo.status import RunStatus, status
 
@@ -141,7 +140,7 @@ def _report(run: Run, found: RunStatus, objectives: Sequence[str] | None, refres
     context = {
         "name": run.folder.resolve().name,
         "status": found,
-        "headline": headline(found),
+        "standing": facts.standing(found),
         "refresh": refresh,
         "summary": facts.summary(look, found),
         "numbers": facts.numbers(look, found),

@@ -133,6 +133,7 @@
     const filters = unpacked(people.filters), weights = unpacked(people.weights), bits = people.bits && unpacked(people.bits);
     const count = run.layers.names.length;
     const selects = { x: byId("axis-x"), y: byId("axis-y") };
+    const logs = { x: byId("log-x"), y: byId("log-y") };
     const by = byId("by"), filter = byId("filter"), table = byId("people");
     const state = { sort: null, down: false, chosen: null };
 
@@ -141,6 +142,9 @@
       const usual = names.indexOf(run.all[key === "y" ? 0 : 1] ?? "");
       select.value = usual >= 0 ? usual : names.findIndex((_, index) => index !== Number(selects.y.value || names.indexOf(run.all[0])));
       if (stored[key] !== undefined && stored[key] < names.length) select.value = stored[key];
+      logs[key].checked = stored[`log-${key}`] ?? axes[select.value].cost;
+      logs[key].addEventListener("change", () => { keep({ [`log-${key}`]: logs[key].checked }); picture(); });
+      select.addEventListener("change", () => { logs[key].checked = axes[select.value].cost; keep({ [`log-${key}`]: undefined }); changed(); });
     }
     by.append(make("option", "the two axes", { value: "axes" }));
     if (run.all.length !== 2) by.append(make("option", run.all.join(", "), { value: "all" }));
@@ -164,11 +168,18 @@
       const parts = names.map((name) => `${plain(name)} ${shown(values[name][index])}`);
       return `<b>id ${rows.id[index]}</b><br>${parts.join("<br>")}`;
     }
-    function axisOf(index, values) {
-      const axis = axes[index];
-      let least = Infinity;
-      for (const value of values[axis.name]) if (value < least) least = value;
-      return { title: { text: plain(axis.name) + (axis.up ? " (more is better)" : "") }, type: axis.cost && least > 0 ? "log" : "linear", automargin: true, zeroline: false, autorange: true };
+    function axisOf(letter) {
+      const axis = axes[selects[letter].value], box = logs[letter];
+      let least = Infinity, most = -Infinity;
+      for (const value of theirs[axis.name]) { least = Math.min(least, value); most = Math.max(most, value); }
+      box.disabled = !(least > 0);
+      const logarithmic = box.checked && !box.disabled;
+      // Over few powers of ten, the ticks between them have numbers as well.
+      const dtick = logarithmic ? (most / least > 300 ? 1 : "D2") : undefined;
+      return {
+        title: { text: plain(axis.name) + (axis.up ? " (more is better)" : "") }, type: logarithmic ? "log" : "linear",
+        dtick, tickformat: most >= 1000 ? "~s" : "~r", automargin: true, zeroline: false, autorange: true,
+      };
     }
     function picture() {
       const x = names[selects.x.value], y = names[selects.y.value], axis = axes[selects.x.value];
@@ -181,8 +192,8 @@
         text: chosen.map((index) => hover(people, mine, index)), hovertemplate: "%{text}<extra></extra>",
         mode: same ? "lines+markers" : "markers", line: { ...line.line, shape: axis.up ? "vh" : "hv" },
       });
-      figure.layout.xaxis = { ...figure.layout.xaxis, ...axisOf(Number(selects.x.value), theirs) };
-      figure.layout.yaxis = { ...figure.layout.yaxis, ...axisOf(Number(selects.y.value), theirs) };
+      figure.layout.xaxis = { ...figure.layout.xaxis, ...axisOf("x") };
+      figure.layout.yaxis = { ...figure.layout.yaxis, ...axisOf("y") };
       original(x, y);
       mark();
       const compared = by.value === "all" ? run.all : [...new Set([y, x])];
@@ -348,7 +359,7 @@
       picture();
       rows();
     };
-    for (const select of [selects.x, selects.y, by]) select.addEventListener("change", changed);
+    by.addEventListener("change", changed);
     filter.addEventListener("input", () => { keep({ filter: filter.value }); rows(); });
     picture().then((plot) => plot.on("plotly_click", (event) => choose(event.points[0].customdata, innerWidth < 1120)));
     rows();
