@@ -120,9 +120,10 @@ def _figures(looks: Sequence[Look], names: Sequence[str]) -> dict[str, Drawn]:
         _table(names, courses),
     )
     if 2 <= len(axes) <= figures.MOST_OBJECTIVES:
-        volumes = figures.hypervolumes(looks)
+        figure = figures.hypervolume_figure(looks, names)
+        volumes = [(line.x, line.y) for line in figure.data]
         found["hypervolume"] = Drawn(
-            figures.hypervolume_figure(looks, names),
+            figure,
             f"How much of the box between the best and the worst {' and '.join(axis.name for axis in axes)} of all these runs "
             "their fronts cover: the hypervolume, with the worst corner as the common reference point.",
             _ends(names, [values for _, values in volumes], "Hypervolume in the end"),

@@ -56,9 +56,10 @@ def hypervolume(look: Look) -> Drawn | None:
     """Draw the hypervolume; None for one objective, or more than are drawn."""
     if not 2 <= len(look.objectives) <= figures.MOST_OBJECTIVES:
         return None
-    ((evaluations, volumes),) = figures.hypervolumes([look])
+    figure = figures.hypervolume_figure([look])
+    evaluations, volumes = figure.data[0].x, figure.data[0].y
     return Drawn(
-        figures.hypervolume_figure([look]),
+        figure,
         f"How much of the box between the best and the worst {' and '.join(axis.name for axis in look.objectives)} of this "
         "run its front covers: the hypervolume, with the worst corner as the reference point.",
         f"Hypervolume: {_course(evaluations, volumes)}.",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evo.blueprint import FULL_BITS
 from evo.network import COSTS
-from evo.report.figures import CLOUD, FRONT
+from evo.report import figures
 from evo.report.look import Look, evenly
 
 PAIR = 150
@@ -28,7 +28,7 @@ def members(look: Look, others: NDArray[np.int64]) -> dict[str, Any]:
         others: places in the look's frame of further individuals.
 
     Returns:
-        `axes`: name, whether it is maximised, whether a cost; `cloud`: columns of measured individuals, thinned to `CLOUD`;
+        `axes`: name, whether it is maximised, whether a cost; `cloud`: columns of measured individuals, thinned to `figures.CLOUD`;
         `people`: columns of individuals with layers; `fronts`: indices into those by "i,j", two indices of axes, and "all",
         the look's objectives; `layers`: of the whole network.
     """
@@ -37,15 +37,15 @@ def members(look: Look, others: NDArray[np.int64]) -> dict[str, Any]:
     }
     shown = tuple(sorted(look.axes.index(objective) for objective in look.objectives))
     if len(shown) == 2:
-        places["{},{}".format(*shown)] = look.front([look.axes[index] for index in shown], FRONT)
-    places["all"] = look.front(look.objectives, FRONT)
+        places["{},{}".format(*shown)] = look.front([look.axes[index] for index in shown], figures.FRONT)
+    places["all"] = look.front(look.objectives, figures.FRONT)
     chosen = np.unique(np.concatenate([*places.values(), others]))
     costs = look.run.costs
     return {
         "axes": [{"name": axis.name, "up": axis.maximize, "cost": axis.name in COSTS} for axis in look.axes],
         "all": [axis.name for axis in look.objectives],
         "original": look.original,
-        "cloud": _columns(look, look.measured[evenly(len(look.measured), CLOUD)]),
+        "cloud": _columns(look, look.measured[evenly(len(look.measured), figures.CLOUD)]),
         "people": _people(look, chosen),
         "fronts": {name: np.searchsorted(chosen, found).tolist() for name, found in places.items()},
         "layers": {

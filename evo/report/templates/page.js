@@ -197,7 +197,8 @@
       original(x, y);
       mark();
       const compared = by.value === "all" ? run.all : [...new Set([y, x])];
-      byId("front-said").textContent = `${whole.format(chosen.length)} individual${chosen.length === 1 ? "" : "s"} that no other beats in ${compared.join(" and ")}, of all that were measured (grey). A dashed line is the original network.`;
+      const dashed = figure.layout.shapes.length ? ` A dashed line is the original network's ${figure.layout.shapes.map((shape) => shape.name).join(" or ")}.` : "";
+      byId("front-said").textContent = `${whole.format(chosen.length)} individual${chosen.length === 1 ? "" : "s"} that no other beats in ${compared.join(" and ")}, of all that were measured (grey).${dashed}`;
       return draw("front", figure);
     }
     function original(x, y) {
@@ -205,7 +206,7 @@
       for (const [name, letter, other] of [[x, "x", "y"], [y, "y", "x"]]) {
         const value = run.original[name];
         if (value === undefined) continue;
-        figure.layout.shapes.push({ type: "line", [`${letter}0`]: value, [`${letter}1`]: value, [`${other}0`]: 0, [`${other}1`]: 1, [`${other}ref`]: "paper", line: { dash: "dash", width: 1.2 }, layer: "below" });
+        figure.layout.shapes.push({ type: "line", name, [`${letter}0`]: value, [`${letter}1`]: value, [`${other}0`]: 0, [`${other}1`]: 1, [`${other}ref`]: "paper", line: { dash: "dash", width: 1.2 }, layer: "below" });
       }
     }
     function mark() {
@@ -232,10 +233,11 @@
     }
     const valueOf = (name, index) => (name === "id" ? people.id[index] : name === "operator" ? people.operator[index] : mine[name][index]);
     const tests = { "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+    const escaped = [...heads].sort((one, other) => other.length - one.length).map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    const condition = new RegExp(`(?<!\\S)(${escaped.join("|")})\\s*(<=|>=|<|>|=)\\s*(-?[\\d.,]+(?:e-?\\d+)?)(%?)`, "g");
     function wanted() {
       const conditions = [];
-      const rest = filter.value.replace(/([^\s<>=]+)\s*(<=|>=|<|>|=)\s*(-?[\d.,]+(?:e-?\d+)?)(%?)/gi, (text, name, sign, number, percent) => {
-        if (!heads.includes(name)) return text;
+      const rest = filter.value.replace(condition, (_, name, sign, number, percent) => {
         const bound = Number(number.replaceAll(",", "")) / (percent ? 100 : 1);
         conditions.push((index) => tests[sign](valueOf(name, index), bound));
         return " ";
@@ -343,16 +345,14 @@
       mark();
       if (drawn.has("front")) draw("front", figure);
       history.replaceState(null, "", `#id-${id}`);
+      keep({ chosen: id });
       const box = byId("panel").getBoundingClientRect();
       if (jump && (box.bottom < 80 || box.top > innerHeight - 80)) byId("panel").scrollIntoView({ block: "start", behavior: quiet ? "auto" : "smooth" });
     }
     for (const button of document.querySelectorAll("[data-choose]")) button.addEventListener("click", () => choose(Number(button.dataset.choose), true));
-    addEventListener("hashchange", () => fromHash(true));
-    function fromHash(jump) {
-      const id = /^#id-(\d+)$/.exec(location.hash);
-      if (id && (at.has(Number(id[1])) || cloudAt.has(Number(id[1])))) choose(Number(id[1]), jump);
-      return Boolean(id);
-    }
+    const known = (id) => at.has(id) || cloudAt.has(id);
+    const addressed = () => Number((/^#id-(\d+)$/.exec(location.hash) || [])[1] ?? NaN);
+    addEventListener("hashchange", () => { if (known(addressed())) choose(addressed(), true); });
 
     const changed = () => {
       keep({ x: Number(selects.x.value), y: Number(selects.y.value), by: by.value });
@@ -361,9 +361,10 @@
     };
     by.addEventListener("change", changed);
     filter.addEventListener("input", () => { keep({ filter: filter.value }); rows(); });
+    state.chosen = [addressed(), stored.chosen, data.best].find(known) ?? null;
+    if (state.chosen !== null) panel(state.chosen);
     picture().then((plot) => plot.on("plotly_click", (event) => choose(event.points[0].customdata, innerWidth < 1120)));
     rows();
-    if (!fromHash(false) && data.best !== undefined && data.best !== null && at.has(data.best)) { state.chosen = data.best; panel(data.best); mark(); draw("front", figure); rows(); }
   }
 
   /* ---- a page about a search that runs loads itself again */
