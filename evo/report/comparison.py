@@ -10,7 +10,7 @@ from evo.fitness.base import Objective
 from evo.report import figures
 from evo.report.drawn import Drawn, rows
 from evo.report.facts import flattened, ratio
-from evo.report.look import Look
+from evo.report.look import Look, thinned
 from evo.report.progress import duration, number
 from evo.run import Run, non_dominated
 from evo.status import status
@@ -102,7 +102,7 @@ def _figures(looks: Sequence[Look], names: Sequence[str]) -> dict[str, Drawn]:
         points = [
             (name, str(row.name), number(float(row[x.name])), number(float(row[y.name])))
             for look, name in zip(looks, names, strict=True)
-            for _, row in look.frame.iloc[look.front((x, y), 30)].iterrows()
+            for _, row in look.frame.iloc[thinned(look.front((x, y)), 30)].iterrows()
         ]
         found["joint"] = Drawn(
             figures.joint_front_figure(looks, names),

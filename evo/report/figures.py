@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evo.errors import SettingsError
 from evo.fitness.base import Objective
 from evo.network import COSTS
-from evo.report.look import Look, evenly
+from evo.report.look import Look, evenly, thinned
 
 CLOUD = 4_000
 """Individuals that are drawn besides a front, at most."""
@@ -44,8 +44,8 @@ def front_figure(look: Look, x: str, y: str) -> go.Figure:
     Of more than `CLOUD` individuals beside the front, evenly chosen ones are drawn.
     """
     axes = [next(axis for axis in look.axes if axis.name == name) for name in (x, y)]
-    measured = look.frame.iloc[look.measured[evenly(len(look.measured), CLOUD)]]
-    front = look.frame.iloc[look.front(axes, FRONT)]
+    measured = look.frame.iloc[thinned(look.measured, CLOUD)]
+    front = look.frame.iloc[thinned(look.front(axes), FRONT)]
     figure = _figure(axis_title(axes[0]), axis_title(axes[1]))
     hover = "id %{customdata}<br>" + escape(y) + " %{y:.5g}<br>" + escape(x) + " %{x:.5g}<extra></extra>"
     for name, rows, role, size in (("candidates", measured, "cloud", 6), ("Pareto front", front, "front", 8)):
@@ -60,8 +60,7 @@ def front_figure(look: Look, x: str, y: str) -> go.Figure:
             hovertemplate=hover,
             meta={"role": role},
         )
-    if x in COSTS and len(measured) and (measured[x] > 0).all():
-        figure.update_xaxes(type="log")
+    _scale(figure, axes[0], measured[x])
     figure.update_layout(hovermode="closest", dragmode="pan")
     return figure
 
@@ -136,7 +135,6 @@ def hypervolume_figure(looks: Sequence[Look], names: Sequence[str] = ()) -> go.F
         name = "hypervolume" if single else names[index]
         colour = COLOURS["best"] if single else RUNS[index % len(RUNS)]
         _add_steps(figure, evaluations, volumes, name, colour, "best" if single else f"run{index % len(RUNS)}")
-    figure.update_yaxes(rangemode="tozero")
     return figure
 
 
@@ -236,7 +234,7 @@ def joint_front_figure(looks: Sequence[Look], names: Sequence[str]) -> go.Figure
     y, x = looks[0].objectives[:2]
     figure = _figure(axis_title(x), axis_title(y))
     for index, (look, name) in enumerate(zip(looks, names, strict=True)):
-        rows = look.frame.iloc[look.front((x, y), FRONT)]
+        rows = look.frame.iloc[thinned(look.front((x, y)), FRONT)]
         colour = RUNS[index % len(RUNS)]
         figure.add_scatter(
             x=rows[x.name].to_numpy(dtype=float),
@@ -250,8 +248,7 @@ def joint_front_figure(looks: Sequence[Look], names: Sequence[str]) -> go.Figure
             f"{escape(x.name)} %{{x:.5g}}<extra></extra>",
             meta={"role": f"run{index % len(RUNS)}"},
         )
-    if x.name in COSTS and all((look.frame[x.name] > 0).all() for look in looks):
-        figure.update_xaxes(type="log")
+    _scale(figure, x, pd.concat([look.frame[x.name] for look in looks]))
     figure.update_layout(hovermode="closest", dragmode="pan")
     return figure
 
@@ -269,6 +266,13 @@ def joint_convergence_figure(looks: Sequence[Look], names: Sequence[str]) -> go.
 def axis_title(axis: Objective) -> str:
     """Return what an axis is called: a column, and which way is better unless that is plain."""
     return escape(axis.name) + (" (more is better)" if axis.maximize else "")
+
+
+def _scale(figure: go.Figure, axis: Objective, values: "pd.Series[float]") -> None:
+    """Make the horizontal axis of a cost logarithmic; over few powers of ten, ticks between them have numbers as well."""
+    if axis.name in COSTS and len(values) and values.min() > 0:
+        few = values.max() / values.min() < 300
+        figure.update_xaxes(type="log", dtick="D2" if few else 1, tickformat="~s")
 
 
 def _add_steps(

@@ -159,7 +159,7 @@ def _report(run: Run, found: RunStatus, objectives: Sequence[str] | None, refres
     data: dict[str, Any] = {"figures": _plain(pictures)}
     if len(look.frame):
         best = None if look.best is None else int(str(look.best.name))
-        data |= {"folder": str(run.folder), "shell": context["shell"], "best": best, "run": members(look, examples)}
+        data |= {"folder": str(run.folder), "shell": context["shell"], "best": best, "run": members(look, examples, *_axes(look))}
         data["figures"]["front"] = json.loads(figures.front_figure(look, *_axes(look)).to_json())
     return _page("report.html", context | {"data": data})
 

@@ -92,21 +92,25 @@ class Look:
         values = self.frame[names].to_numpy(dtype=float)[self.measured]
         return np.asarray(values * [-axis.weight for axis in axes])
 
-    def front(self, axes: Sequence[Objective], most: int) -> NDArray[np.int64]:
+    def front(self, axes: Sequence[Objective]) -> NDArray[np.int64]:
         """Return the places in `frame` of the individuals that no other beats in every one of `axes`.
 
-        They are sorted by the first of them, the best first; of more than `most`, evenly chosen ones, ends included.
+        They are sorted by the first of them, the best first.
         """
         values = self.values(axes)
         chosen = np.flatnonzero(non_dominated(values))
-        chosen = chosen[np.lexsort(values[chosen].T[::-1])]
-        return self.measured[chosen[evenly(len(chosen), most)]]
+        return self.measured[chosen[np.lexsort(values[chosen].T[::-1])]]
 
 
 def axes_of(run: Run) -> tuple[Objective, ...]:
     """Return the objectives of a run, and the costs that are none of them."""
     names = {objective.name for objective in run.objectives}
     return (*run.objectives, *(Objective(name, False) for name in COSTS if name not in names))
+
+
+def thinned(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return all of them, or `most` at even distances, ends included."""
+    return places[evenly(len(places), most)]
 
 
 def evenly(count: int, most: int) -> NDArray[np.int64]:

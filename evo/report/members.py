@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evo.blueprint import FULL_BITS
 from evo.network import COSTS
 from evo.report import figures
-from evo.report.look import Look, evenly
+from evo.report.look import Look, thinned
 
 PAIR = 150
 """Individuals of the front over any other two columns, at most."""
@@ -20,34 +20,36 @@ EXCERPT = 2_000
 """Characters of a log that are shown, from its end."""
 
 
-def members(look: Look, others: NDArray[np.int64]) -> dict[str, Any]:
+def members(look: Look, others: NDArray[np.int64], x: str, y: str) -> dict[str, Any]:
     """Return, as plain values for JSON, individuals with their layers, and which of them are the front over what.
 
     Args:
         look: of the run.
         others: places in the look's frame of further individuals.
+        x, y: columns that the front is drawn over at first.
 
     Returns:
-        `axes`: name, whether it is maximised, whether a cost; `cloud`: columns of measured individuals, thinned to `figures.CLOUD`;
-        `people`: columns of individuals with layers; `fronts`: indices into those by "i,j", two indices of axes, and "all",
-        the look's objectives; `layers`: of the whole network.
+        `axes`: name, whether it is maximised, whether a cost; `cloud`: columns of measured individuals, thinned to
+        `figures.CLOUD`; `people`: columns of individuals with layers; `fronts`: indices into those by "i,j", two indices of
+        axes, and "all", the look's objectives; `sizes`: how many each front has, before it was thinned; `layers`: of the
+        whole network.
     """
-    places = {
-        f"{i},{j}": look.front((first, second), PAIR) for (i, first), (j, second) in combinations(enumerate(look.axes), 2)
-    }
-    shown = tuple(sorted(look.axes.index(objective) for objective in look.objectives))
-    if len(shown) == 2:
-        places["{},{}".format(*shown)] = look.front([look.axes[index] for index in shown], figures.FRONT)
-    places["all"] = look.front(look.objectives, figures.FRONT)
-    chosen = np.unique(np.concatenate([*places.values(), others]))
+    pairs = combinations(range(len(look.axes)), 2)
+    whole = {f"{i},{j}": look.front((look.axes[i], look.axes[j])) for i, j in pairs}
+    whole["all"] = look.front(look.objectives)
+    main = {"all", ",".join(map(str, sorted(look.axes.index(axis) for axis in look.objectives)))}
+    fronts = {name: thinned(places, figures.FRONT if name in main else PAIR) for name, places in whole.items()}
+    chosen = np.unique(np.concatenate([*fronts.values(), others]))
     costs = look.run.costs
     return {
         "axes": [{"name": axis.name, "up": axis.maximize, "cost": axis.name in COSTS} for axis in look.axes],
         "all": [axis.name for axis in look.objectives],
+        "start": {"x": x, "y": y},
         "original": look.original,
-        "cloud": _columns(look, look.measured[evenly(len(look.measured), figures.CLOUD)]),
+        "cloud": _columns(look, thinned(look.measured, figures.CLOUD)),
         "people": _people(look, chosen),
-        "fronts": {name: np.searchsorted(chosen, found).tolist() for name, found in places.items()},
+        "fronts": {name: np.searchsorted(chosen, places).tolist() for name, places in fronts.items()},
+        "sizes": {name: len(places) for name, places in whole.items()},
         "layers": {
             "names": [layer.name for layer in costs.layers],
             "filters": costs.filters(costs.sizes).tolist(),

@@ -151,7 +151,7 @@ class TestContent:
             evaluator=evo.LocalEvaluator(workers=0),
             out=tmp_path / "run",
         )
-        found = members(Look.at(quantised), np.arange(2))
+        found = members(Look.at(quantised), np.arange(2), "bytes", "params")
         count = len(found["layers"]["names"])
         bits = unpacked(found["people"]["bits"]).reshape(-1, count)
         assert bits.min() < 32
@@ -168,8 +168,18 @@ class TestContent:
         drawn = [data_of(page)["run"]["cloud"]["id"] for page in pages]
         assert len(drawn[0]) == 10
         assert drawn[0] == drawn[1]
-        full = data_of(pages[0])["run"]["fronts"]["all"]
-        assert len(full) == len(run.pareto()), "the front is of all"
+        found = data_of(pages[0])["run"]
+        assert len(found["fronts"]["all"]) == len(run.pareto()), "the front is of all"
+
+    def test_a_front_of_many_is_thinned_between_its_ends(self, run: evo.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(figures, "FRONT", 5)
+        found = members(Look.at(run), np.empty(0, np.int64), "params", "error")
+        front = run.pareto().index.tolist()
+        assert len(front) > 5
+        ids = [found["people"]["id"][index] for index in found["fronts"]["all"]]
+        assert len(ids) == 5
+        assert [ids[0], ids[-1]] == [front[0], front[-1]]
+        assert found["sizes"]["all"] == len(front)
 
 
 class TestFigures:

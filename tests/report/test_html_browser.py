@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import evo
 from evo.folder import claimed
 from evo.report.html import watch_report, write_comparison, write_report
+from evo.status import RunStatus
 from tests.report.pages import make_unfinished, search
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -102,8 +103,8 @@ def shown_layers(page: Page) -> list[list[str]]:
 def expected_layers(run: evo.Run, row: int) -> list[list[str]]:
     table = run.layers(row).drop("total")
     return [
-        [str(name), "", f"{layer['kept_filters']:,.0f} / {layer['filters']:,.0f}"]
-        + [f"{layer['kept_weights']:,.0f} / {layer['weights']:,.0f}"]
+        [str(name), f"{layer['kept_filters']:,.0f} of {layer['filters']:,.0f}"]
+        + [f"{layer['kept_weights']:,.0f} ({layer['r_c']:.1f}×)"]
         for name, layer in table.iterrows()
     ]
 
@@ -217,27 +218,28 @@ def test_a_watched_page_loads_itself_again_and_keeps_its_state(tab: Page, tmp_pa
     folder, path = search(tmp_path / "run", generations=1).folder, tmp_path / "report.html"
     make_unfinished(folder)
     tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.clock.install()
     seen: list[Any] = []
 
-    def written(found: Any) -> None:
-        seen.append(found.state)
-        if len(seen) == 1:
-            tab.goto(path.as_uri())
-            tab.select_option("#by", "axes")
-            tab.select_option("#axis-x", label="macs")
-            tab.fill("#filter", "macs > 1")
-            tab.locator("#people tbody tr").last.click()
-            tab.locator("#h-course").scroll_into_view_if_needed()
-            tab.locator("#h-course").evaluate("(heading) => { heading.scrollIntoView(); document.activeElement.blur(); }")
-            seen.append((tab.locator("#panel-title").inner_text(), tab.evaluate("scrollY")))
-            held.__exit__(None, None, None)
+    def look_and_interrupt(found: RunStatus) -> None:
+        tab.goto(path.as_uri())
+        assert found.state == "running"
+        assert "loads itself again every 30 s" in tab.locator("#watch").inner_text()
+        tab.select_option("#by", "axes")
+        tab.select_option("#axis-x", label="macs")
+        tab.fill("#filter", "macs > 1")
+        tab.locator("#people tbody tr").last.click()
+        tab.locator("#h-course").evaluate("(heading) => { heading.scrollIntoView(); document.activeElement.blur(); }")
+        seen.extend([tab.locator("#panel-title").inner_text(), tab.evaluate("scrollY")])
+        raise KeyboardInterrupt
 
-    held = claimed(folder)
-    held.__enter__()
-    watch_report(folder, path, 1.5, written=written)
-    assert [seen[0], seen[2]] == ["running", "stopped"]
-    until(tab, "!document.getElementById('watch')")
-    title, scrolled = seen[1]
+    with claimed(folder), pytest.raises(KeyboardInterrupt):
+        watch_report(folder, path, 30, written=look_and_interrupt)
+    assert tab.locator("#watch").count() == 1
+    with tab.expect_navigation():
+        tab.clock.fast_forward(30_500)
+    title, scrolled = seen
+    assert tab.locator("#watch").count() == 0
     assert tab.locator("#panel-title").inner_text() == title
     assert tab.locator("#axis-x").evaluate("(menu) => menu.selectedOptions[0].text") == "macs"
     assert tab.locator("#filter").input_value() == "macs > 1"

@@ -139,25 +139,28 @@
 
     for (const [key, select] of Object.entries(selects)) {
       names.forEach((name, index) => select.append(make("option", name, { value: index })));
-      const usual = names.indexOf(run.all[key === "y" ? 0 : 1] ?? "");
-      select.value = usual >= 0 ? usual : names.findIndex((_, index) => index !== Number(selects.y.value || names.indexOf(run.all[0])));
+      select.value = names.indexOf(run.start[key]);
       if (stored[key] !== undefined && stored[key] < names.length) select.value = stored[key];
       logs[key].checked = stored[`log-${key}`] ?? axes[select.value].cost;
       logs[key].addEventListener("change", () => { keep({ [`log-${key}`]: logs[key].checked }); picture(); });
       select.addEventListener("change", () => { logs[key].checked = axes[select.value].cost; keep({ [`log-${key}`]: undefined }); changed(); });
     }
     by.append(make("option", "the two axes", { value: "axes" }));
-    if (run.all.length !== 2) by.append(make("option", run.all.join(", "), { value: "all" }));
-    if (run.all.length === 2) byId("by-label").hidden = true;
-    if (run.all.length > 2) by.value = "all";
+    if (run.all.length > 2) {
+      by.append(make("option", run.all.join(", "), { value: "all" }));
+      by.value = "all";
+    } else byId("by-label").hidden = true;
     if (stored.by && [...by.options].some((option) => option.value === stored.by)) by.value = stored.by;
     filter.value = stored.filter || "";
     if (stored.sort && (stored.sort === "id" || stored.sort === "operator" || names.includes(stored.sort))) Object.assign(state, { sort: stored.sort, down: stored.down });
 
+    const pair = () => (by.value === "all" ? "all" : [selects.x.value, selects.y.value].map(Number).sort((one, other) => one - other).join(","));
     function members() {
-      if (by.value === "all") return run.fronts.all;
-      const [first, second] = [selects.x.value, selects.y.value].map(Number).sort((one, other) => one - other);
-      return first === second ? run.fronts.all : run.fronts[`${first},${second}`];
+      if (run.fronts[pair()]) return run.fronts[pair()];
+      // Twice the same axis: those with its best value; the fronts over it and any other end there.
+      const axis = axes[selects.x.value], values = mine[axis.name], everyone = people.id.map((_, index) => index).filter((index) => !Number.isNaN(values[index]));
+      const best = everyone.reduce((found, index) => (axis.up ? Math.max : Math.min)(found, values[index]), axis.up ? -Infinity : Infinity);
+      return everyone.filter((index) => values[index] === best);
     }
 
     /* the picture */
@@ -198,7 +201,9 @@
       mark();
       const compared = by.value === "all" ? run.all : [...new Set([y, x])];
       const dashed = figure.layout.shapes.length ? ` A dashed line is the original network's ${figure.layout.shapes.map((shape) => shape.name).join(" or ")}.` : "";
-      byId("front-said").textContent = `${whole.format(chosen.length)} individual${chosen.length === 1 ? "" : "s"} that no other beats in ${compared.join(" and ")}, of all that were measured (grey).${dashed}`;
+      const all = run.sizes[pair()] ?? chosen.length;
+      const many = all > chosen.length ? `${whole.format(chosen.length)} at even distances of the ${whole.format(all)}` : whole.format(chosen.length);
+      byId("front-said").textContent = `${many} individual${all === 1 ? "" : "s"} that no other beats in ${compared.join(" and ")}, of all that were measured (grey).${dashed}`;
       return draw("front", figure);
     }
     function original(x, y) {
@@ -317,20 +322,19 @@
       const box = make("div", undefined, { class: "scroll", tabindex: 0, role: "region", "aria-label": "Layers" });
       const found = make("table", undefined, { class: "layers" });
       const head = found.createTHead().insertRow(), body = found.createTBody();
-      for (const name of ["layer", "kept", "filters", ...(bits ? ["bits"] : []), "weights"]) head.append(make("th", name, { scope: "col", class: name === "layer" || name === "kept" ? "" : "number" }));
+      for (const name of ["layer", "filters kept", ...(bits ? ["bits"] : []), "weights"]) head.append(make("th", name, { scope: "col", class: name === "layer" ? "" : "number" }));
       for (let layer = 0; layer < count; layer += 1) {
         const kept = filters[index * count + layer], all = run.layers.filters[layer];
         const row = body.insertRow();
-        row.append(make("th", run.layers.names[layer], { scope: "row" }));
-        const bar = make("span", undefined, { title: `${((100 * kept) / all).toFixed(0)} % kept` });
+        const name = make("th", run.layers.names[layer], { scope: "row" });
+        const bar = make("span", undefined, { class: "bar" });
         bar.append(make("i"));
         bar.firstChild.style.width = `${(100 * kept) / all}%`;
-        const cell = row.insertCell();
-        cell.className = "bar";
-        cell.append(bar);
-        row.append(make("td", `${whole.format(kept)} / ${whole.format(all)}`, { class: "number" }));
+        name.append(bar);
+        row.append(name, make("td", `${whole.format(kept)} of ${whole.format(all)}`, { class: "number" }));
         if (bits) row.append(make("td", bits[index * count + layer], { class: "number" }));
-        row.append(make("td", `${whole.format(weights[index * count + layer])} / ${whole.format(run.layers.weights[layer])}`, { class: "number" }));
+        const left = weights[index * count + layer];
+        row.append(make("td", `${whole.format(left)} (${(run.layers.weights[layer] / left).toFixed(1)}×)`, { class: "number" }));
       }
       box.append(found);
       return box;
@@ -370,8 +374,10 @@
   /* ---- a page about a search that runs loads itself again */
   function watch() {
     const note = byId("watch");
-    if (!note) return;
     if (stored.scroll !== undefined) scrollTo({ top: stored.scroll, behavior: "instant" });
+    keep({ scroll: undefined });
+    if (!note) return;
+    addEventListener("pagehide", () => keep({ scroll: scrollY }));
     const pause = byId("pause");
     let paused = stored.paused === true;
     const show = () => {
@@ -382,9 +388,7 @@
     pause.addEventListener("click", () => { paused = !paused; keep({ paused }); show(); });
     show();
     setInterval(() => {
-      if (paused || document.activeElement === byId("filter")) return;
-      keep({ scroll: scrollY });
-      location.reload();
+      if (!paused && document.activeElement !== byId("filter")) location.reload();
     }, 1000 * Number(note.dataset.refresh));
   }
 })();
