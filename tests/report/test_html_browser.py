@@ -126,6 +126,10 @@ def test_a_click_on_a_point_shows_its_layers(page: Page, runs: list[evo.Run]) ->
         until(page, f"document.getElementById('panel-title').textContent === 'Individual {row}'")
         assert shown_layers(page) == expected_layers(runs[0], row)
         assert page.url.endswith(f"#id-{row}")
+        ring = page.locator("#plot-front .shapelayer path").last.bounding_box()
+        assert ring is not None
+        x, y = point(page, row)
+        assert (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2) == (pytest.approx(x, abs=2), pytest.approx(y, abs=2))
 
 
 def test_rows_of_the_table(page: Page, runs: list[evo.Run]) -> None:

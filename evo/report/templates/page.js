@@ -29,9 +29,8 @@
         trace.colorscale = [[0, colour("heat0")], [1, colour("heat1")]];
         trace.colorbar.tickfont = { color: colour("ink") };
       } else if (role) {
-        const paint = colour({ best: "front", median: "accent", bar: "accent", chosen: "ink" }[role] || role);
-        trace.marker = { ...trace.marker, color: role === "chosen" ? "rgba(0,0,0,0)" : paint };
-        if (role === "chosen") trace.marker.line = { color: paint, width: 2.5 };
+        const paint = colour({ best: "front", median: "accent", bar: "accent" }[role] || role);
+        trace.marker = { ...trace.marker, color: paint };
         if (trace.line) trace.line = { ...trace.line, color: paint };
       }
     }
@@ -43,8 +42,7 @@
       layout[axis] = { ...layout[axis], gridcolor: colour("grid"), linecolor: colour("line"), tickcolor: colour("line") };
       if (layout[axis].title) layout[axis].title.font = { color: colour("quiet") };
     }
-    for (const shape of layout.shapes || []) shape.line.color = colour("cloud");
-    for (const note of layout.annotations || []) note.font = { color: colour("quiet"), size: 12 };
+    for (const shape of layout.shapes || []) shape.line.color = colour(shape.type === "path" ? "ink" : "cloud");
     return figure;
   }
 
@@ -165,8 +163,6 @@
 
     /* the picture */
     const figure = data.figures.front;
-    figure.data.push({ type: "scatter", mode: "markers", x: [], y: [], name: "chosen", showlegend: false, hoverinfo: "skip", marker: { size: 16 }, meta: { role: "chosen" } });
-
     function hover(rows, values, index) {
       const parts = names.map((name) => `${plain(name)} ${shown(values[name][index])}`);
       return `<b>id ${rows.id[index]}</b><br>${parts.join("<br>")}`;
@@ -197,28 +193,27 @@
       });
       figure.layout.xaxis = { ...figure.layout.xaxis, ...axisOf("x") };
       figure.layout.yaxis = { ...figure.layout.yaxis, ...axisOf("y") };
-      original(x, y);
-      mark();
+      figure.layout.shapes = [...dashes(x, y), ...rings(x, y)];
       const compared = by.value === "all" ? run.all : [...new Set([y, x])];
-      const dashed = figure.layout.shapes.length ? ` A dashed line is the original network's ${figure.layout.shapes.map((shape) => shape.name).join(" or ")}.` : "";
+      const originals = dashes(x, y).map((shape) => shape.name);
+      const dashed = originals.length ? ` A dashed line is the original network's ${originals.join(" or ")}.` : "";
       const all = run.sizes[pair()] ?? chosen.length;
       const many = all > chosen.length ? `${whole.format(chosen.length)} at even distances of the ${whole.format(all)}` : whole.format(chosen.length);
       byId("front-said").textContent = `${many} individual${all === 1 ? "" : "s"} that no other beats in ${compared.join(" and ")}, of all that were measured (grey).${dashed}`;
       return draw("front", figure);
     }
-    function original(x, y) {
-      figure.layout.shapes = [];
-      for (const [name, letter, other] of [[x, "x", "y"], [y, "y", "x"]]) {
-        const value = run.original[name];
-        if (value === undefined) continue;
-        figure.layout.shapes.push({ type: "line", name, [`${letter}0`]: value, [`${letter}1`]: value, [`${other}0`]: 0, [`${other}1`]: 1, [`${other}ref`]: "paper", line: { dash: "dash", width: 1.2 }, layer: "below" });
-      }
+    function dashes(x, y) {
+      return [[x, "x", "y"], [y, "y", "x"]].filter(([name]) => name in run.original).map(([name, letter, other]) => ({
+        type: "line", name, [`${letter}0`]: run.original[name], [`${letter}1`]: run.original[name], [`${other}0`]: 0, [`${other}1`]: 1,
+        [`${other}ref`]: "paper", line: { dash: "dash", width: 1.2 }, layer: "below",
+      }));
     }
-    function mark() {
-      const ring = figure.data[2], x = names[selects.x.value], y = names[selects.y.value];
+    // In pixels around a point. A "circle" of plotly's has no negative coordinates where an axis is logarithmic.
+    const CIRCLE = "M9,0C9,5 5,9 0,9C-5,9 -9,5 -9,0C-9,-5 -5,-9 0,-9C5,-9 9,-5 9,0Z";
+    function rings(x, y) {
       const [values, index] = at.has(state.chosen) ? [mine, at.get(state.chosen)] : [theirs, cloudAt.get(state.chosen)];
-      ring.x = index === undefined ? [] : [values[x][index]];
-      ring.y = index === undefined ? [] : [values[y][index]];
+      if (index === undefined || Number.isNaN(values[x][index]) || Number.isNaN(values[y][index])) return [];
+      return [{ type: "path", path: CIRCLE, xsizemode: "pixel", ysizemode: "pixel", xanchor: values[x][index], yanchor: values[y][index], line: { width: 2.5 } }];
     }
 
     /* the table */
@@ -346,8 +341,10 @@
         if (Number(row.dataset.id) === id) row.setAttribute("aria-current", "true");
         else row.removeAttribute("aria-current");
       }
-      mark();
-      if (drawn.has("front")) draw("front", figure);
+      // Only the ring moves: thousands of points stay as they are.
+      const [x, y] = [names[selects.x.value], names[selects.y.value]];
+      figure.layout.shapes = [...dashes(x, y), ...rings(x, y)];
+      Plotly.relayout(byId("plot-front"), { shapes: coloured(figure).layout.shapes });
       history.replaceState(null, "", `#id-${id}`);
       keep({ chosen: id });
       const box = byId("panel").getBoundingClientRect();
