@@ -211,11 +211,15 @@ def report(
     compare: Annotated[bool, typer.Option("--compare", help="Put several runs on one page.")] = False,
     watch: Annotated[
         float | None,
-        typer.Option(min=1, metavar="SECONDS", help="Write it again so often, until the search is not running any more."),
+        typer.Option(
+            min=1, metavar="SECONDS", help="Write it again so often, until the search is not running any more."
+        ),
     ] = None,
     objectives: Annotated[
         str | None,
-        typer.Option(help="What the front is drawn over, with commas; default the run's objectives, or error and params."),
+        typer.Option(
+            help="What the front is drawn over, with commas; default the run's objectives, or error and params."
+        ),
     ] = None,
     original: Annotated[
         bool, typer.Option("--original", help="Load network and data, too, and measure the original's error.")

@@ -71,7 +71,9 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _said(objectives: Sequence[Objective]) -> str:
-    return ", ".join(f"{objective.name} {'maximised' if objective.maximize else 'minimised'}" for objective in objectives)
+    return ", ".join(
+        f"{objective.name} {'maximised' if objective.maximize else 'minimised'}" for objective in objectives
+    )
 
 
 def _joint_front(looks: Sequence[Look]) -> list[int]:
@@ -86,7 +88,14 @@ def _row(look: Look, name: str, joint: int) -> dict[str, Any]:
     found, best, first = status(look.run.folder), look.best, look.run.objectives[0]
     row: dict[str, Any] = {"name": name, "folder": str(look.run.folder), "state": found.state, "joint": joint}
     row |= {"evaluations": f"{found.evaluated:,}", "failed": f"{found.failed:,}"}
-    row |= {"work": duration(float(look.frame["seconds"].sum())), "best": "", "id": "", "error": "", "params": "", "macs": ""}
+    row |= {
+        "work": duration(float(look.frame["seconds"].sum())),
+        "best": "",
+        "id": "",
+        "error": "",
+        "params": "",
+        "macs": "",
+    }
     if best is not None:
         row |= {"best": number(float(best[first.name])), "id": str(best.name)}
         row |= {cost: f"{int(best[cost]):,} ({ratio(look.original[cost], best[cost])})" for cost in ("params", "macs")}

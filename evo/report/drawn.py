@@ -1,11 +1,12 @@
 """Figures with what a page says beside them: a caption, words for those who do not see them, the numbers as a table."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from evo.fitness.base import Objective
 from evo.report import figures
@@ -104,7 +105,7 @@ def rows(values: Iterable[tuple[Any, ...]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(number(float(value)) for value in listed[index]) for index in evenly(len(listed), ROWS))
 
 
-def _course(evaluations: Sequence[Any], values: Sequence[Any]) -> str:
+def _course(evaluations: NDArray[Any], values: NDArray[Any]) -> str:
     if not len(values):
         return "no value yet"
     return (

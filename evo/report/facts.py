@@ -73,7 +73,11 @@ def _took(look: Look, status: RunStatus) -> str:
     parts += [f"{counted(status.cached, 'repeat')} looked up instead"] if status.cached else []
     parts += [f"{status.reused:,} measured by other runs"] if status.reused else []
     workers = look.frame[["node", "worker"]].dropna().query("node != ''").drop_duplicates()
-    where = f", by {counted(len(workers), 'worker')} on {counted(workers['node'].nunique(), 'machine')}" if len(workers) else ""
+    where = (
+        f", by {counted(len(workers), 'worker')} on {counted(workers['node'].nunique(), 'machine')}"
+        if len(workers)
+        else ""
+    )
     return (
         f"So far {status.generation:,} of {counted(status.generations, 'generation')} are done, with "
         f"{counted(status.evaluated, 'evaluation')} ({', '.join(parts)}). All evaluations together are "
@@ -85,7 +89,11 @@ def _took(look: Look, status: RunStatus) -> str:
 def _found(look: Look) -> str:
     best = look.best
     if best is None:
-        return "No evaluation has succeeded, so there is no front to show." if len(look.frame) else "There is no result yet."
+        return (
+            "No evaluation has succeeded, so there is no front to show."
+            if len(look.frame)
+            else "There is no result yet."
+        )
     first = look.run.objectives[0]
     text = f"The best {first.name}, {number(float(best[first.name]))}, has individual {best.name}"
     if "error" in look.frame and first.name != "error":
@@ -132,7 +140,9 @@ def numbers(look: Look, status: RunStatus) -> list[tuple[str, str, str]]:
 
 def standing(status: RunStatus) -> str:
     """Return whether the search runs, in a sentence that stays true."""
-    last = f"; the last result is of {moment(status.last)} UTC" if status.last is not None else "; there is no result yet"
+    last = (
+        f"; the last result is of {moment(status.last)} UTC" if status.last is not None else "; there is no result yet"
+    )
     if status.state == "running" and status.claim is not None:
         since = moment(datetime.fromtimestamp(status.claim.since, UTC))
         return f"{status.folder}, by {status.claim} since {since} UTC{last}."

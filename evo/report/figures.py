@@ -214,11 +214,11 @@ def layer_widths(look: Look) -> tuple[list[str], NDArray[np.int64], NDArray[np.f
 def seconds_figure(look: Look) -> go.Figure:
     """Return how long evaluations took: a histogram, failures included."""
     seconds = look.frame["seconds"].dropna().to_numpy(dtype=float)
-    counts, edges = np.histogram(seconds, bins=min(40, max(5, round(len(seconds) ** 0.5)))) if len(seconds) else ([], [0])
+    counts, edges = np.histogram(seconds, bins=min(40, max(5, round(len(seconds) ** 0.5))))
     figure = _figure("seconds of an evaluation", "evaluations")
     figure.add_bar(
-        x=(np.asarray(edges)[:-1] + np.asarray(edges)[1:]) / 2,
-        y=np.asarray(counts),
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
         width=np.diff(edges),
         marker={"color": COLOURS["bar"]},
         name="evaluations",
@@ -275,9 +275,7 @@ def _scale(figure: go.Figure, axis: Objective, values: "pd.Series[float]") -> No
         figure.update_xaxes(type="log", dtick="D2" if few else 1, tickformat="~s")
 
 
-def _add_steps(
-    figure: go.Figure, x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, role: str
-) -> None:
+def _add_steps(figure: go.Figure, x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, role: str) -> None:
     figure.add_scatter(
         x=x,
         y=y,

@@ -135,7 +135,6 @@ def _report(run: Run, found: RunStatus, objectives: Sequence[str] | None, refres
     """Return the page about a run that stands as `found`; one that reloads itself after `refresh` seconds."""
     look = Look.at(run, objectives)
     failed, others = facts.failures(look)
-    examples = look.frame.index.get_indexer([failure.example for failure in failed]).astype(np.int64)
     pictures = _pictures(look)
     context = {
         "name": run.folder.resolve().name,
@@ -145,23 +144,30 @@ def _report(run: Run, found: RunStatus, objectives: Sequence[str] | None, refres
         "summary": facts.summary(look, found),
         "numbers": facts.numbers(look, found),
         "commands": facts.next_commands(look, found),
-        "again": facts.again(run),
+        "look": look,
+        "cloud": figures.CLOUD,
+        "pictures": pictures,
         "failures": failed,
         "other_failures": others,
+        "nodes": facts.nodes(look, found),
         "settings": facts.settings_rows(run.settings),
         "settings_text": (run.folder / SETTINGS).read_text(),
-        "look": look,
-        "limits": {"cloud": figures.CLOUD, "front": figures.FRONT},
-        "pictures": pictures,
-        "nodes": facts.nodes(look, found),
-        "shell": "source" in run.settings,
+        "again": facts.again(run),
+        "data": _data(look, [failure.example for failure in failed], pictures),
     }
+    return _page("report.html", context)
+
+
+def _data(look: Look, failed: Sequence[int], pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page's script works on: figures, and individuals, those with the ids `failed` among them."""
     data: dict[str, Any] = {"figures": _plain(pictures)}
-    if len(look.frame):
-        best = None if look.best is None else int(str(look.best.name))
-        data |= {"folder": str(run.folder), "shell": context["shell"], "best": best, "run": members(look, examples, *_axes(look))}
-        data["figures"]["front"] = json.loads(figures.front_figure(look, *_axes(look)).to_json())
-    return _page("report.html", context | {"data": data})
+    if look.frame.empty:
+        return data
+    x, y = _axes(look)
+    data["figures"]["front"] = json.loads(figures.front_figure(look, x, y).to_json())
+    data["run"] = members(look, np.flatnonzero(look.frame.index.isin(failed)), x, y)
+    data["best"] = None if look.best is None else int(str(look.best.name))
+    return data | {"folder": str(look.run.folder), "shell": "source" in look.run.settings}
 
 
 def _axes(look: Look) -> tuple[str, str]:
@@ -185,9 +191,7 @@ def _pictures(look: Look) -> dict[str, Any]:
 
 
 def _plain(pictures: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _plain(entry) if isinstance(entry, Mapping) else entry.to_json() for name, entry in pictures.items()
-    }
+    return {name: _plain(entry) if isinstance(entry, Mapping) else entry.to_json() for name, entry in pictures.items()}
 
 
 def _page(template: str, context: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ class Look:
         return {name: int(value) for name, value in costs.items()}
 
     @cached_property
-    def best(self) -> "pd.Series | None":  # type: ignore[type-arg]
+    def best(self) -> "pd.Series[Any] | None":
         """The measured row with the best first objective; None if there is none."""
         first = self.run.objectives[0]
         rows = self.frame.iloc[self.measured]

@@ -95,4 +95,7 @@ def excerpt(log: str | None) -> str:
 def packed(values: NDArray[Any]) -> dict[str, str]:
     """Return numbers as plotly packs them: their type, e.g. "f8", and their bytes in base64, little-endian."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    return {"dtype": f"{little.dtype.kind}{little.dtype.itemsize}", "bdata": base64.b64encode(little.tobytes()).decode()}
+    return {
+        "dtype": f"{little.dtype.kind}{little.dtype.itemsize}",
+        "bdata": base64.b64encode(little.tobytes()).decode(),
+    }

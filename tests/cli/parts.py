@@ -59,5 +59,10 @@ def taken(candidate: evo.Candidate) -> dict[str, float]:
     return {"seconds": 1.0}
 
 
+@evo.fitness(minimize="error")
+def rated(candidate: evo.Candidate) -> dict[str, float]:
+    return {"error": 0.5}
+
+
 class Wide(evo.FilterBits):
     pass

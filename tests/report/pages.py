@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import evo
+from evo.fitness import Fitness
 from evo.testing import small_task
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -22,7 +23,7 @@ def judged(candidate: evo.Candidate) -> Mapping[str, float]:
     return {"wi<d>th": kept, "error": float(candidate.rng().random()) / kept}
 
 
-def search(folder: Path, seed: int = 0, fitness: evo.fitness.base.Fitness = judged, generations: int = 3) -> evo.Run:
+def search(folder: Path, seed: int = 0, fitness: Fitness = judged, generations: int = 3) -> evo.Run:
     return evo.search(
         small_task(),
         encoding=evo.FilterBits(),

@@ -199,7 +199,9 @@ class TestFigures:
 
     def test_hypervolume_of_two_objectives_is_the_area_of_steps(self, run: evo.Run, other: evo.Run) -> None:
         looks = [Look.at(one, ["error", "params"]) for one in (run, other)]
-        values = [one.history.query("status == 'ok' and not cached")[["error", "params"]].to_numpy() for one in (run, other)]
+        values = [
+            one.history.query("status == 'ok' and not cached")[["error", "params"]].to_numpy() for one in (run, other)
+        ]
         together = np.concatenate(values)
         ideal, worst = together.min(0), together.max(0)
         for (_, volumes), mine in zip(figures.hypervolumes(looks), values, strict=True):
