@@ -72,6 +72,21 @@ def describe_search(
     return _without_none(settings)
 
 
+def search_document(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file for `evo search` says that starts the search of these settings; it lacks where: the key `out`.
+
+    Names of modules and files in it start at the folder `settings["source"]["folder"]`.
+
+    Args:
+        settings: content of the run's run.toml; it has a `source`.
+    """
+    rules = ("max_evaluations", "max_seconds", "convergence")
+    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
+    source = settings["source"]
+    document = {name: settings[name] for name in kept if name in settings}
+    return document | {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
+
+
 def recorded_seeds(folder: Path) -> list[Blueprint]:
     """Return the structures that the search in a folder began with; none if there is no search yet.
 
@@ -249,8 +264,9 @@ def _describe(folder: Path, history: History, task: Task, fitness: Fitness, sett
         (str(fidelity.describe()["name"]), fidelity.objectives[0].name, fidelity.objectives[0].maximize)
         for fidelity in (fitness.fidelities if isinstance(fitness, Cascade) else (fitness,))
     ]
-    described = {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()}
-    history.set_meta("run", {**described, "fidelities": fidelities})
+    images = {name: len(part) for name, part in vars(task).items() if name in ("train", "val", "test") and part}
+    described = {"objectives": objectives, "fidelities": fidelities, "groups": groups, "images": images}
+    history.set_meta("run", {**described, "costs": task.network.costs.to_dict()})
     safetensors.torch.save_file(task.network.tensors(), folder / BASE)
     part = folder / (SETTINGS + ".part")
     part.write_text(tomli_w.dumps(settings))

@@ -17,7 +17,7 @@ from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness import FITNESSES, Cascade, Fitness, LatencySettings, WithLatency
-from evo.folder import check_place
+from evo.folder import check_place, search_document
 from evo.importing import add_to_path, call
 from evo.plugins import Registry
 from evo.recipes.compression import FINETUNING
@@ -222,11 +222,7 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    rules = ("max_evaluations", "max_seconds", "convergence")
-    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
-    document = {name: recorded[name] for name in kept if name in recorded}
-    document |= {"out": str(folder)}
-    document |= {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
+    document = search_document(recorded) | {"out": str(folder)}
     _override_run(document, overrides, address)
     return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
 

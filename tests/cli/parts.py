@@ -60,6 +60,11 @@ def taken(candidate: evo.Candidate) -> dict[str, float]:
     return {"seconds": 1.0}
 
 
+@evo.fitness(minimize="error")
+def rated(candidate: evo.Candidate) -> dict[str, float]:
+    return {"error": 0.5}
+
+
 class Wide(evo.FilterBits):
     pass
 
