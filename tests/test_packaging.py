@@ -96,7 +96,7 @@ import evo
 assert threading.active_count() == 1, threading.enumerate()
 assert not os.path.exists(f"/proc/self/task/{os.getpid()}/children") \\
     or not open(f"/proc/self/task/{os.getpid()}/children").read()
-heavy = {"ray", "matplotlib", "plotly", "jinja2", "pyarrow", "sklearn", "scipy", "torchvision", "onnx", "typer", "rich"}
+heavy = {"ray", "matplotlib", "plotly", "jinja2", "sklearn", "scipy", "torchvision", "onnx", "typer", "rich"}
 heavy = (heavy | {"torch._dynamo"}) & {*sys.modules}
 assert not heavy, heavy
 assert not os.listdir("."), os.listdir(".")

@@ -190,7 +190,7 @@ def test_every_column_has_its_meaning_unit_and_type(run: Run) -> None:
     assert text["score"] == "objective; empty unless ok; maximised"
     assert text["params"] == "learnable parameters; minimised [parameters]"
     types = {name: str(dtype) for name, dtype in history.dtypes.items()}
-    assert history["status"].cat.categories.tolist() == ["ok", "failed", "timeout"]
+    assert history["status"].cat.categories.tolist() == ["ok", "failed", "timeout", "screened"]
     for name in ("operator", "node", "reused", "key", "reason", "log"):
         assert types[name] == "str"
     for name in ("turn", "asked", "worker", "worker_memory"):

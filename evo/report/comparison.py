@@ -7,7 +7,7 @@ import numpy as np
 
 from evo.errors import SettingsError
 from evo.fitness.base import Objective
-from evo.front import non_dominated
+from evo.front import MOST, non_dominated
 from evo.report import figures
 from evo.report.drawn import Drawn, rows
 from evo.report.facts import flattened, ratio
@@ -129,7 +129,7 @@ def _figures(looks: Sequence[Look], names: Sequence[str]) -> dict[str, Drawn]:
         ("run", "evaluations", f"best {first.name}"),
         _table(names, courses),
     )
-    if 2 <= len(axes) <= figures.MOST_OBJECTIVES:
+    if 2 <= len(axes) <= MOST:
         figure = figures.hypervolume_figure(looks, names)
         volumes = [(line.x, line.y) for line in figure.data]
         found["hypervolume"] = Drawn(

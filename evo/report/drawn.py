@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from evo.fitness.base import Objective
+from evo.front import MOST
 from evo.report import figures
 from evo.report.look import Look, evenly
 from evo.report.progress import number
@@ -55,7 +56,7 @@ def convergence(look: Look, objective: Objective) -> Drawn:
 
 def hypervolume(look: Look) -> Drawn | None:
     """Draw the hypervolume; None for one objective, or more than are drawn."""
-    if not 2 <= len(look.objectives) <= figures.MOST_OBJECTIVES:
+    if not 2 <= len(look.objectives) <= MOST:
         return None
     figure = figures.hypervolume_figure([look])
     evaluations, volumes = figure.data[0].x, figure.data[0].y

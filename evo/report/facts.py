@@ -9,10 +9,10 @@ from typing import Any
 import tomli_w
 
 from evo.folder import search_document
+from evo.report.labels import LABELS
 from evo.report.look import Look
 from evo.report.members import excerpt
 from evo.report.progress import duration, number
-from evo.report.structure import UNITS
 from evo.run import SETTINGS, Run
 from evo.status import RunStatus
 from evo.training import error_rate
@@ -131,7 +131,7 @@ def numbers(look: Look, status: RunStatus) -> list[tuple[str, str, str]]:
             found.append(("its error", f"{float(best['error']):.2%}", "on validation images"))
         for cost in ("params", "macs", "bytes"):
             before, after = look.original[cost], int(best[cost])
-            found.append((UNITS[cost], ratio(before, after), f"{after:,} of {before:,}"))
+            found.append((LABELS.get(cost, cost), ratio(before, after), f"{after:,} of {before:,}"))
     done = f"{status.generation:,} of {counted(status.generations, 'generation')}, {status.failed:,} failed"
     found.append(("evaluations", f"{status.evaluated:,}", done))
     found.append(("work", duration(_work(look)), "all evaluations together"))
@@ -146,8 +146,8 @@ def standing(status: RunStatus) -> str:
     if status.state == "running" and status.claim is not None:
         since = moment(datetime.fromtimestamp(status.claim.since, UTC))
         return f"{status.folder}, by {status.claim} since {since} UTC{last}."
-    limit = f" after {status.evaluated:,} of at most {status.limit:,} evaluations" if status.limit is not None else ""
-    return f"{status.folder}{limit}{last}."
+    why = "" if status.stop is None else f", stopped because {status.stop.reason}"
+    return f"{status.folder}{why}{last}."
 
 
 def next_commands(look: Look, status: RunStatus) -> list[tuple[str, str]]:
@@ -162,8 +162,8 @@ def next_commands(look: Look, status: RunStatus) -> list[tuple[str, str]]:
             found.append(("Build the best network, fine-tune it, and write it to a file:", tune))
             found.append(("Print all about it:", f"evo show {quoted} {best}"))
         if status.state == "stopped":
-            limit = " --set max_evaluations=…" if status.limit is not None else ""
-            found.append(("Continue the search:", f"evo resume {quoted}{limit}"))
+            option = "" if status.stop is None or not status.stop.option else f" --set {status.stop.option}"
+            found.append(("Continue the search:", f"evo resume {quoted}{option}"))
         return found
     if best is not None:
         code = (

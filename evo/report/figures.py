@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from evo.convergence import convergence
 from evo.errors import SettingsError
 from evo.fitness.base import Objective
-from evo.front import MOST as MOST_OBJECTIVES
-from evo.front import Criteria
+from evo.front import MOST, Criteria
 from evo.network import COSTS
 from evo.report.look import Look, evenly, thinned
 
@@ -144,13 +143,11 @@ def hypervolumes(looks: Sequence[Look]) -> list[tuple[NDArray[np.int64], NDArray
     All are taken in one box, that of all runs together.
 
     Raises:
-        SettingsError: there are fewer than two objectives, or more than `MOST_OBJECTIVES`.
+        SettingsError: there are fewer than two objectives, or more than `MOST`.
     """
     criteria = Criteria(looks[0].objectives)
-    if not 2 <= len(criteria.chosen) <= MOST_OBJECTIVES:
-        raise SettingsError(
-            f"objectives: a hypervolume takes 2 to {MOST_OBJECTIVES} of them, got {len(criteria.chosen)}"
-        )
+    if not 2 <= len(criteria.chosen) <= MOST:
+        raise SettingsError(f"objectives: a hypervolume takes 2 to {MOST} of them, got {len(criteria.chosen)}")
     everything = np.concatenate([look.values(criteria.chosen) for look in looks])
     if not len(everything):
         return [(np.empty(0, np.int64), np.empty(0)) for _ in looks]
