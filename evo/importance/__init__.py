@@ -2,7 +2,8 @@
 
 from evo.importance.importance_matrix import ImportanceMatrix, importance_matrix
 from evo.importance.magnitude import magnitude
-from evo.importance.ocnna import ocnna_scores, structures
+from evo.importance.ocnna import ocnna_scores
+from evo.importance.percentiles import structures
 from evo.importance.selection import METHODS, FilterSelection, Scores
 
 __all__ = [

@@ -92,13 +92,14 @@ def _ocnna(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
     return _ranked(material.importance[group.name], group)
 
 
+NORMS: dict[str, Callable[[Network, CouplingGroup], FloatArray]] = {"l1": l1, "l2": l2, "bn_scale": bn_scale}
+"""Scores of a group's channels by the size of their weights, of a mean near one in every layer."""
+
 METHODS: dict[str, Method] = {
-    "l1": _by(l1),
-    "l2": _by(l2),
+    **{name: _by(norm) for name, norm in NORMS.items()},
     "knn": _knn,
     "kmeans": _kmeans,
     "random": _random,
-    "bn_scale": _by(bn_scale),
     "ocnna": _ocnna,
 }
 """L1 and L2 norm, k-reciprocal nearest neighbours (FNP), k-means, chance, the scale of the batch normalisation, and OCNNA."""

@@ -11,7 +11,6 @@ from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
-from evo.run import Run
 from evo.search import Progress, check, search
 from evo.task import Task
 from evo.training import EpochReport, Recipe
@@ -90,12 +89,5 @@ def fnp(
         source=source,
     )
     # Select weights: the encoding has kept the filters that its `select` chooses. Fine-tune.
-    return tune(run, task, _fittest(run, tries), finetuning, on_epoch=on_epoch)
-
-
-def _fittest(run: Run, count: int) -> list[int]:
-    """Return the ids of the structures with the best first objective, the best first, the older one among equals."""
-    first = run.objectives[0]
-    rows = run.history.query("status == 'ok' and not cached")
-    rows = rows.sort_values(first.name, ascending=not first.maximize, kind="stable")
-    return [int(row) for row in rows.index[:count]]
+    fittest = [int(row) for row in run.ranked().index[:tries]]
+    return tune(run, task, fittest, finetuning, on_epoch=on_epoch)
