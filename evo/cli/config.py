@@ -1,7 +1,7 @@
 """`run.toml`: its schema, and from a file to the parts of a search, everything checked before any work starts."""
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,6 +21,8 @@ from evo.importing import add_to_path, call, named
 from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import Progress, check, search
+from evo.seeding import Seeds
+from evo.seeds import SEED_SOURCES, SeedSource
 from evo.settings import Settings
 from evo.task import Task
 from evo.training import EpochReport, Recipe
@@ -59,6 +61,13 @@ class RunTable(Settings):
     budget: Annotated[
         dict[str, Any] | None, Field(description="costs that no candidate may exceed, see below; default: any")
     ] = None
+    seeds: Annotated[
+        list[dict[str, Any]],
+        Field(
+            default_factory=list,
+            description="where structures to begin with come from, each a table [[seeds]], see below; default: none",
+        ),
+    ]
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
     finetuning: Annotated[
         dict[str, Any] | None,
@@ -73,6 +82,7 @@ class Config:
     Attributes:
         out: the run's folder.
         seed, max_evaluations, reuse, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
+        seeds: where structures to begin with come from; None for those that the folder's search began with.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
@@ -87,6 +97,7 @@ class Config:
     algorithm: Algorithm
     budget: Budget | None
     evaluator: Evaluator
+    seeds: Sequence[SeedSource] | None
     finetuning: Recipe | None
     task: TaskSource
     source: Table
@@ -112,6 +123,7 @@ class Config:
                 seed=self.seed,
                 max_evaluations=self.max_evaluations,
             )
+            Seeds.of(self.seeds, self.out).check(task)
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
 
@@ -124,6 +136,7 @@ class Config:
             algorithm=self.algorithm,
             budget=self.budget,
             evaluator=self.evaluator,
+            seeds=self.seeds,
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
@@ -200,7 +213,10 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
     document |= {"out": str(folder)}
     document |= {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
     _override_run(document, overrides, address)
-    return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
+    config = _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
+    if config.seeds:
+        raise SettingsError("--set seeds: a search that has begun keeps the seeds that it began with")
+    return replace(config, seeds=None)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -302,6 +318,7 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         algorithm=algorithm,
         budget=None if top.budget is None else Budget.parse(top.budget, f"{where} budget"),
         evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, Evaluator, folder),  # type: ignore[type-abstract]
+        seeds=[_source(table, f"{where} seeds[{place}]", folder) for place, table in enumerate(top.seeds)],
         finetuning=finetuning,
         task=found,
         source=source,
@@ -316,6 +333,17 @@ def _part(table: Table, where: str, registry: Mapping[str, type[Part]], base: ty
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise SettingsError(f"{where}.name: {name} is {_what(kind)}, expected a subclass of {_public(base)}")
     return kind.parse({key: value for key, value in table.items() if key != "name"}, where)
+
+
+def _source(table: Table, where: str, folder: Path) -> SeedSource:
+    """Return the source of seeds that one of the tables [[seeds]] describes."""
+    name = table.get("from")
+    if not isinstance(name, str):
+        raise SettingsError(f"{where}: expected from = …, one of: {', '.join(SEED_SOURCES)}; got {name!r}")
+    kind = named("source of seeds", name, SEED_SOURCES, f"{where}.from", folder)
+    if not (isinstance(kind, type) and issubclass(kind, SeedSource)):
+        raise SettingsError(f"{where}.from: {name} is {_what(kind)}, expected a subclass of {_public(SeedSource)}")
+    return kind.parse({key: value for key, value in table.items() if key != "from"}, where)
 
 
 def _fitness(table: Table, where: str, folder: Path) -> Fitness:

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -16,6 +16,7 @@ from evo.evaluation import EVALUATORS
 from evo.fitness import FITNESSES, LatencySettings
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
+from evo.seeds import SEED_SOURCES
 from evo.settings import Settings
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
@@ -66,6 +67,8 @@ def sections() -> Iterator[Section]:
             yield Section(f'[{table}] name = "{name}"{default}', _about(kind), _keys(kind))
         if table == "algorithm":
             yield Section("[budget]", _about(Budget), _keys(Budget))
+            for name, source in SEED_SOURCES.items():
+                yield Section(f'[[seeds]] from = "{name}"', _about(source), _keys(source))
         if table == "fitness":
             yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
 
@@ -134,6 +137,8 @@ def _kind(field: FieldInfo) -> str:
 def _words(annotation: Any) -> str:
     """Return what a type means to somebody who writes TOML."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(FieldInfo.from_annotation(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(filter(None, map(_words, arguments)))
     if origin is Literal:
@@ -143,7 +148,7 @@ def _words(annotation: Any) -> str:
     if origin is tuple:
         return f"[{', '.join(_words(argument) for argument in arguments if argument is not Ellipsis)}]"
     if origin is list:
-        return f"list of {_words(arguments[0])}"
+        return f"list of {_words(arguments[0])}s"
     return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -13,6 +13,7 @@ from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
 from evo.report.tables import front_table
 from evo.run import SETTINGS, Run
+from evo.seeding import SOURCES, TAKEN
 from evo.task import Task
 
 
@@ -60,6 +61,9 @@ def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
     screen.print(front_table(run, trade_off(run), rows=8))
+    if SOURCES in run.settings:
+        counted = zip(run.settings[SOURCES], run.settings[TAKEN], strict=True)
+        print("began with " + ", ".join(f"{n['taken']} of {n['made']} from {one['from']}" for one, n in counted))
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")

@@ -1,6 +1,6 @@
 """ECS (Wang et al.): evolve which filters to keep, then fine-tune the fittest network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from evo.fitness.subset_finetune import SubsetFineTune
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import Progress, search
+from evo.seeding import Seed
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -24,6 +25,7 @@ def ecs(
     algorithm: ECS | None = None,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
+    seeds: Sequence[Seed] | None = None,
     finetuning: Recipe | None = None,
     tries: int = 5,
     out: str | Path | None = None,
@@ -42,8 +44,8 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`;
-            defaults are the paper's, scaled down.
+        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, reuse, progress, source: see
+            `evo.search`; defaults are the paper's, scaled down.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
         on_epoch: of the fine-tuning, see `evo.training.train`.
@@ -61,6 +63,7 @@ def ecs(
         algorithm=algorithm or ECS(),
         budget=budget,
         evaluator=evaluator,
+        seeds=seeds,
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,

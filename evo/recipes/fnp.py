@@ -1,6 +1,6 @@
 """FNP (Li et al.): find channel numbers with a zero-shot score, choose filters by their neighbours, fine-tune once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from evo.fitness.base import Fitness
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.search import Progress, check, search
+from evo.seeding import Seed
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -24,6 +25,7 @@ def fnp(
     algorithm: FGA | None = None,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
+    seeds: Sequence[Seed] | None = None,
     finetuning: Recipe | None = None,
     tries: int = 1,
     out: str | Path | None = None,
@@ -42,8 +44,8 @@ def fnp(
             one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
             `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
             candidates, a score of gradients for the promising, training for the best.
-        fitness, algorithm, evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the defaults
-            are the paper's, with the robust score.
+        fitness, algorithm, evaluator, seeds, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the
+            defaults are the paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
             has. With a budget and without γ, V* is the largest network within it.
         finetuning: of the winner; default ten epochs.
@@ -81,6 +83,7 @@ def fnp(
         algorithm=algorithm,
         budget=budget,
         evaluator=evaluator,
+        seeds=seeds,
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
