@@ -145,7 +145,7 @@ def _listed(seeds: Sequence[Seed]) -> list[Seed]:
     listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, SeedSource) else None
     if listed is None or not all(isinstance(one, Blueprint | SeedSource) for one in listed):
         raise SettingsError(
-            f"seeds: expected structures (evo.Blueprint) and sources of them (evo.seeds) in a list, got {seeds!r:.100}"
+            f"seeds: expected structures (evo.Blueprint) or sources of such (evo.seeds) in a list, got {seeds!r:.100}"
         )
     return listed
 
