@@ -240,7 +240,7 @@ def test_a_structure_is_shrunk_by_the_same_share_of_every_layer(name: str) -> No
                 *(one.reshape(group.parts, -1) for one in (mask, before, norms[group.name])), strict=True
             ):
                 assert scores[part].min() >= scores[part_before & ~part].max(initial=0)
-        # There is a share of which every group keeps the these channels: at least what it says, at most what it says.
+        # Some share lies, for every group, between what leaves it as many channels and what leaves one more.
         kept, before = network.counts(small), network.counts(structure)
         steps = np.array([group.step for group in network.groups])
         assert ((kept - steps + 1) / before)[kept > network.fewest].max(initial=0) < ((kept + 1) / before).min() + 0.001
