@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from moocore import hypervolume
+from moocore import hypervolume  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +61,7 @@ EARLIER = 200
 
 LENET_POPULATION = 20
 LENET: dict[str, dict[str, Any]] = {
-    "as cut": {"searches": 4, "after": (20, 40, 60, 100), "settings": {"epochs": 0}},
+    "as cut": {"searches": 3, "after": (20, 40, 60, 100), "settings": {"epochs": 0}},
     "tuned": {"searches": 3, "after": (20, 40, 60), "settings": {"epochs": 1, "batch_size": 50, "lr": 0.05}},
 }
 """How candidates are judged, how many searches there are of every case, and after how many evaluations they are looked at."""
@@ -137,12 +137,12 @@ class TableSearch:
             return digits(NETWORK.counts(candidate.blueprint))
 
         @evo.fitness(maximize="accuracy")
-        def looked_up(candidate: evo.Candidate) -> float:
-            return float(accuracy[name(candidate)])
+        def looked_up(candidate: evo.Candidate) -> dict[str, float]:
+            return {"accuracy": float(accuracy[name(candidate)])}
 
         @evo.fitness(maximize="accuracy", minimize=("params", "macs"))
-        def with_costs(candidate: evo.Candidate) -> float:
-            return float(accuracy[name(candidate)])
+        def with_costs(candidate: evo.Candidate) -> dict[str, float]:
+            return {"accuracy": float(accuracy[name(candidate)])}
 
         self.fitness, self.other_fitness = looked_up, with_costs
 
@@ -181,7 +181,7 @@ class TableSearch:
         rows = rows[~rows["cached"]]
         found = []
         for count in TABLE_CHECKPOINTS:
-            row = int(rows["accuracy"].iloc[:count].idxmax())
+            row = int(rows.index[int(rows["accuracy"].iloc[:count].to_numpy().argmax())])
             found.append(float(best - self.means[digits(run.counts(row))]))
         return found
 

@@ -92,6 +92,12 @@ class Run:
         first = self.objectives[0]
         return self._measured().sort_values(first.name, ascending=not first.maximize, kind="stable")
 
+    @property
+    def trade_off(self) -> list[str]:
+        """What a front is of unless told otherwise: error, or the first objective, against parameters."""
+        names = [objective.name for objective in self.objectives]
+        return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+
     def pareto(self, objectives: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows that no other row beats in every objective, each structure once, sorted by the first objective.
 

@@ -11,7 +11,7 @@ from evo.blueprint import Blueprint
 from evo.encodings.base import GenomeSpace
 from evo.encodings.budgeted import Budgeted
 from evo.encodings.individual import Individual
-from evo.errors import EvoError, SettingsError
+from evo.errors import EvaluatorError, EvoError, SettingsError
 from evo.folder import name_of, recorded_seeds
 from evo.importance.ocnna import Map
 from evo.network import Network
@@ -132,6 +132,8 @@ def _named(source: SeedSource) -> Iterator[None]:
     """Say of an error which source it is from."""
     try:
         yield
+    except EvaluatorError:
+        raise
     except EvoError as error:
         raise SettingsError(f"seeds: from {name_of(source, SEED_SOURCES)}: {error}") from error
 

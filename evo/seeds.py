@@ -174,7 +174,7 @@ class FromMagnitude(SeedSource):
 
 
 class FromRun(SeedSource):
-    """The front or the best of another search of the same network, whatever its encoding, objectives and budget.
+    """The front or the best of another search of the same network, whatever its encoding, objectives and budget are.
 
     Its weights may be others, but not the channels of its coupling groups.
     """
@@ -193,7 +193,7 @@ class FromRun(SeedSource):
         tuple[str, ...] | None,
         Field(
             min_length=1,
-            description="objectives and costs that the front is of; default those of the run, and params",
+            description="objectives and costs that the front is of; default error, or the run's first objective, and params",
         ),
     ] = None
     shrink: Annotated[
@@ -236,10 +236,7 @@ class FromRun(SeedSource):
 
     def _rows(self, run: Run, network: Network) -> list[int]:
         """Return the ids of the individuals in question, the best first if `take` says so."""
-        if self.take == "best":
-            rows = run.ranked()
-        else:
-            rows = run.pareto(self.objectives or (*(objective.name for objective in run.objectives), "params"))
+        rows = run.ranked() if self.take == "best" else run.pareto(self.objectives or run.trade_off)
         ids = [int(row) for row in rows.index]
         here = {group.name: group.size for group in network.groups}
         there = {name: size for name, size, _ in run.blueprint(ids[0]).groups}

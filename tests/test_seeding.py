@@ -180,7 +180,7 @@ def test_other_sources_are_another_search(task: evo.Task, folder: Path) -> None:
 
 def test_what_is_wrong_is_said_before_any_work(task: evo.Task, folder: Path, earlier: Path) -> None:
     class Never(FromMagnitude):
-        def structures(self, task: evo.Task, **_: Any) -> list[evo.Blueprint]:  # type: ignore[override]
+        def structures(self, task: evo.Task, **_: Any) -> list[evo.Blueprint]:
             raise AssertionError("work began")
 
     for seeds, sentence, budget in (
@@ -208,7 +208,7 @@ def test_a_source_of_the_users_own(task: evo.Task, folder: Path) -> None:
         def check(self, task: evo.Task) -> None:
             pass
 
-        def structures(self, task: evo.Task, **_: Any) -> list[evo.Blueprint]:  # type: ignore[override]
+        def structures(self, task: evo.Task, **_: Any) -> list[evo.Blueprint]:
             return [task.network.full]
 
     run = search(task, folder, seeds=[Whole()])

@@ -180,11 +180,10 @@ def front(
     csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
 ) -> None:
     """Print the individuals that no other beats."""
-    from evo.cli.search import trade_off
     from evo.report.tables import front_table
 
     run = Run(folder)
-    names = [name.strip() for name in objectives.split(",")] if objectives else trade_off(run)
+    names = [name.strip() for name in objectives.split(",")] if objectives else run.trade_off
     if csv:
         run.pareto(names).to_csv(sys.stdout)
     else:

@@ -60,10 +60,11 @@ def make_task(config: Config, screen: Console) -> Task:
 def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
-    screen.print(front_table(run, trade_off(run), rows=8))
+    screen.print(front_table(run, run.trade_off, rows=8))
     if SOURCES in run.settings:
         counted = zip(run.settings[SOURCES], run.settings[TAKEN], strict=True)
-        print("began with " + ", ".join(f"{n['taken']} of {n['made']} from {one['from']}" for one, n in counted))
+        parts = [f"{n['taken']} of {n['made']} from {one.get('folder', one['from'])}" for one, n in counted]
+        print(f"began with {', '.join(parts)}")
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")
@@ -74,9 +75,3 @@ def print_summary(run: Run, screen: Console) -> None:
     print(f"  evo show {folder} {best}")
     if "source" in run.settings:
         print(f"  evo export {folder} --id {best} --out small.evo --finetune 10")
-
-
-def trade_off(run: Run) -> list[str]:
-    """Return what a front is drawn over unless told otherwise: error, or the first objective, against parameters."""
-    names = [objective.name for objective in run.objectives]
-    return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))

@@ -55,10 +55,6 @@ def test_a_file_may_say_more_about_them(place: Path) -> None:
     assert config.source["finetuning"] == config.finetuning.to_dict()
     assert config.seeds == [FromOCNNA()]
     assert [name for name, one in METHODS.items() if "seeds" in one.parts] == ["ecs", "fnp"]
-        True,
-        True,
-        *[False] * 3,
-    ]
 
 
 def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path) -> None:

@@ -1,6 +1,7 @@
 """Structures from scores: what is at or above a percentile."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -86,6 +87,10 @@ def test_all_together_are_compared_relative_to_the_mean_of_their_group() -> None
     assert structure.counts == {"conv1": 1, "conv2": 7, "fc1": 500}, "7 of 70, and the best of the other group"
 
 
+def _within(network: evo.Network, limit: int, structure: evo.Blueprint) -> bool:
+    return network.cost_of(structure)["params"] <= limit
+
+
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("name", ["lenet", "resnet20", "alexnet"])
 def test_the_largest_within_a_budget_is_that_of_the_lowest_percentile(name: str, scope: Scope) -> None:
@@ -95,7 +100,7 @@ def test_the_largest_within_a_budget_is_that_of_the_lowest_percentile(name: str,
     sizes = np.array([network.cost_of(one)["params"] for one in grid])
     assert (np.diff(sizes) <= 0).all()
     for limit in (sizes[120], sizes[120] - 1, sizes[-1]):
-        found = largest(network, scores, lambda one, limit=limit: network.cost_of(one)["params"] <= limit, scope=scope)
+        found = largest(network, scores, partial(_within, network, limit), scope=scope)
         assert found is not None
         network.build(found)
         first = int((sizes <= limit).argmax())
