@@ -27,8 +27,8 @@ lint: $(VENV)/.installed ## ruff: rules and format
 types: $(VENV)/.installed ## mypy
 	$(BIN)/mypy
 
-unit: $(VENV)/.installed ## the tests, without the slow ones
-	$(BIN)/pytest
+unit: $(VENV)/.installed ## the tests, without the slow ones, by two processes
+	$(BIN)/pytest --numprocesses 2
 
 slow: $(VENV)/.installed ## the slow and data-hungry tests
 	$(BIN)/pytest -m slow

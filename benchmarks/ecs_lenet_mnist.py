@@ -45,8 +45,8 @@ from torch import nn
 import evo
 from benchmarks.common import ROOT, data_folder, write_results
 from evo.algorithms.base import Algorithm
+from evo.callbacks import Callback, Progress
 from evo.network.zoo import lenet
-from evo.search import Progress
 from evo.training import Samples
 
 CACHE = ROOT / ".cache" / "ecs_lenet_mnist"
@@ -267,8 +267,9 @@ def search(workshop: Workshop, algorithm: Algorithm, seed: int) -> evo.Run:
     with Bar(console=workshop.console) as bar:
         line = bar.add_task(type(algorithm).__name__, total=plan.evaluations)
 
-        def show(state: Progress) -> None:
-            bar.update(line, completed=state.evaluated)
+        class Shown(Callback):
+            def on_progress(self, progress: Progress) -> None:
+                bar.update(line, completed=progress.evaluated)
 
         return evo.search(
             task,
@@ -279,7 +280,7 @@ def search(workshop: Workshop, algorithm: Algorithm, seed: int) -> evo.Run:
             seed=seed,
             max_evaluations=plan.evaluations,
             reuse=False,  # its time is reported
-            progress=show,
+            callbacks=[Shown()],
         )
 
 

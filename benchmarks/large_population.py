@@ -32,8 +32,8 @@ from rich.table import Table
 
 import evo
 from benchmarks.common import write_results
+from evo.callbacks import Callback, Progress
 from evo.network.zoo import mlp
-from evo.search import Progress
 
 LAYERS, UNITS = 10, 1000
 POPULATION = 1000
@@ -72,8 +72,9 @@ def ours(generations: int, folder: Path) -> dict[str, Any]:
     task = evo.Task(mlp(10, features=16, widths=[UNITS] * LAYERS), (images, labels), (images, labels))
     memory: dict[int, float] = {}
 
-    def watch(progress: Progress) -> None:
-        memory.setdefault(progress.generation, resident())
+    class Watch(Callback):
+        def on_progress(self, progress: Progress) -> None:
+            memory.setdefault(progress.generation, resident())
 
     def work() -> int:
         run = evo.search(
@@ -84,7 +85,7 @@ def ours(generations: int, folder: Path) -> dict[str, Any]:
             evaluator=evo.LocalEvaluator(workers=0),
             out=folder / "run",
             reuse=False,
-            progress=watch,
+            callbacks=[Watch()],
         )
         return int(run.generations["asked"].sum())
 

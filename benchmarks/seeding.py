@@ -6,10 +6,10 @@
    (parameters and multiply-accumulates besides accuracy, by NSGA-II). Figure: the regret, how far the best that was found is
    below the best within the budget, in points of accuracy (mean of three trainings).
 2. On LeNet, trained on MNIST: NSGA-II looks for cuts with little error and few parameters; error is that of the network as it
-   is cut, with batch normalisation recalibrated, or after a short fine-tuning. It begins with nothing, or with five of 20
-   individuals from the importance matrix, from OCNNA, by magnitude, or from an earlier search (as many evaluations, over
-   channel numbers, error and multiply-accumulates). Figure: the hypervolume of error (up to 90 %) and of the logarithm of the
-   parameters (down to a thousandth), as a share of the whole.
+   is cut, with batch normalisation recalibrated. It begins with nothing, or with five of 20 individuals from the importance
+   matrix, from OCNNA, by magnitude, or from an earlier search (as many evaluations, over channel numbers, error and
+   multiply-accumulates). Figure: the hypervolume of error (up to 90 %) and of the logarithm of the parameters (down to a
+   thousandth), as a share of the whole.
 
 Every row is compared with the search of the same seed that begins with nothing; the interval is that of 95 % for the mean
 difference over the seeds (Student's t). Evaluations of an earlier run are not counted: it was there anyhow. Those of
@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from moocore import hypervolume  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +45,7 @@ from evo.algorithms import FGA, NSGA2
 from evo.budget import Limits
 from evo.encodings.base import Encoding
 from evo.encodings.individual import Individual
+from evo.front import hypervolume
 from evo.seeding import Seed
 from evo.seeds import FromImportanceMatrix, FromMagnitude, FromOCNNA, FromRun
 
@@ -62,7 +62,6 @@ EARLIER = 200
 LENET_POPULATION = 20
 LENET: dict[str, dict[str, Any]] = {
     "as cut": {"searches": 3, "after": (20, 40, 60, 100), "settings": {"epochs": 0}},
-    "tuned": {"searches": 3, "after": (20, 40, 60), "settings": {"epochs": 1, "batch_size": 50, "lr": 0.05}},
 }
 """How candidates are judged, how many searches there are of every case, and after how many evaluations they are looked at."""
 
@@ -247,7 +246,7 @@ class LeNetSearch:
         rows = run.history
         rows = rows[~rows["cached"]]
         points = np.column_stack([rows["error"], np.maximum(np.log10(rows["params"] / self.params), -3)])
-        return [float(hypervolume(points[:count], ref=WORST) / (WORST[0] * 3)) for count in checkpoints]
+        return [float(hypervolume(points[:count], np.array(WORST)) / (WORST[0] * 3)) for count in checkpoints]
 
     def rows(self, judged: str) -> list[dict[str, Any]]:
         """Return the figures of all cases."""

@@ -18,7 +18,6 @@ from evo.encodings.channels import (
     Select,
     check_least,
     refuse_bits,
-    selection,
 )
 from evo.encodings.individual import Individual
 from evo.encodings.levels import Genes
@@ -89,7 +88,7 @@ class ChannelVectorSpace(GenomeSpace):
         self._levels = self._channels.levels
         self.size = self._levels.top.size
         self._packed = np.dtype("<u2" if self._levels.most.max() < 2**16 else "<u4")
-        self._selection = FilterSelection(network, selection(settings.select), samples=task.train)
+        self._selection = FilterSelection(network, settings.select, samples=task.train)
         check_least(limits, self._channels.counts(self._levels.least))
         if settings.initial == "capacity" and limits is None:
             raise SettingsError("initial: 'capacity' looks for the best within a budget, but there is none")

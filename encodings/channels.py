@@ -1,50 +1,39 @@
 """What encodings of channel numbers have in common: their settings, which groups are free, and what these may keep."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from evo.blueprint import Blueprint
 from evo.budget import Limits
 from evo.encodings.levels import Genes, Levels
 from evo.errors import SettingsError
-from evo.importance import METHODS, Scores
+from evo.importance import CRITERIA, Criterion
+from evo.importance.criteria import criterion_of
 from evo.importance.filters import free_groups
-from evo.importing import named
 from evo.network import Network
 
 
-def selection(select: str) -> str | Scores:
-    """Return a filter selection by name, or the function that `select` names as module:attribute.
-
-    Raises:
-        SettingsError: there is none of this name, or it is no function.
-    """
-    if select in METHODS:
-        return select
-    found = named("filter selection", select, METHODS, "select", Path.cwd())
-    if not callable(found):
-        raise SettingsError(f"select: {select} is {found!r}; expected a function that scores the channels of a network")
-    return cast(Scores, found)
+def _checked(select: object) -> str | Criterion:
+    criterion = criterion_of(select)
+    return select if isinstance(select, str) else criterion
 
 
-def _checked(select: str) -> str:
-    selection(select)
-    return select
+def _named(select: str | Criterion) -> str:
+    return select if isinstance(select, str) else CRITERIA.name_of(select)
 
 
 Select = Annotated[
-    str,
-    AfterValidator(_checked),
+    str | Criterion,
+    PlainValidator(_checked),
+    PlainSerializer(_named),
     Field(
         description="which filters stay: `knn` (k-reciprocal nearest, FNP), `kmeans`, `l1`, `l2`, `bn_scale` (|γ| of "
-        "batch normalisation), `ocnna` (variation of feature maps on 5,000 training images), `random`; or, as "
-        "module:attribute, a function that takes the `evo.Network` and returns scores per channel by name of the group, "
-        "larger stays"
+        "batch normalisation), `ocnna` (variation of feature maps on 5,000 training images), `random`; of a plug-in; or, as "
+        "module:attribute, a function under `@evo.importance.criterion`"
     ),
 ]
 Free = Annotated[

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Limits
 from evo.encodings.base import Encoding, GenomeSpace
-from evo.encodings.channels import Free, FreeChannels, MinChannels, Mutation, Select, check_least, selection
+from evo.encodings.channels import Free, FreeChannels, MinChannels, Mutation, Select, check_least
 from evo.encodings.individual import Individual
 from evo.encodings.levels import Genes, Levels
 from evo.errors import SettingsError
@@ -111,7 +111,7 @@ class LayerPolicySpace(GenomeSpace):
         self._farthest = np.append(np.maximum(share, 1), np.full(count, settings.perturb_bits))
         self._blocks = self._together()
         self._packed = np.dtype("<u2" if own.most.max() < 2**16 else "<u4")
-        self._selection = FilterSelection(network, selection(settings.select), samples=task.train)
+        self._selection = FilterSelection(network, settings.select, samples=task.train)
         check_least(limits, self._channels.counts(own.least), settings.fewest_bits(network))
         self._policy = None if settings.initial == "random" else self._closed_form(task, limits)
 

@@ -4,9 +4,11 @@ from evo.encodings.base import Encoding
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
+from evo.plugins import Registry, subclass_of
 
-ENCODINGS: dict[str, type[Encoding]] = {
-    "filter_bits": FilterBits,
-    "channel_vector": ChannelVector,
-    "layer_policy": LayerPolicy,
-}
+ENCODINGS: Registry[type[Encoding]] = Registry(
+    "encoding",
+    "evo.encodings",
+    {"filter_bits": FilterBits, "channel_vector": ChannelVector, "layer_policy": LayerPolicy},
+    subclass_of(Encoding),
+)

@@ -1,19 +1,21 @@
 """Evolutionary search that makes trained convolutional networks smaller and faster.
 
 A `Task` is a trained network with data. An encoding (`FilterBits`, `ChannelVector`, `LayerPolicy`) turns genomes into
-structures, a fitness (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them, an
-algorithm (`ECS`, `FGA`, `NSGA2`, `RandomSearch`) proposes new genomes, `seeds` are what it begins with, a `Budget` bounds their
-costs, an evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, and `search` returns a `Run`: a history, a Pareto front,
-and networks to build, fine-tune, `save` and `load`. `evo.recipes` has whole systems of the literature.
+structures, a fitness (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them,
+an algorithm (`ECS`, `FGA`, `NSGA2`, `NSGA3`, `RandomSearch`) proposes new genomes, `seeds` are what it begins with, a
+`Budget` bounds their costs, an evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, `Convergence` may end it, and
+`search` returns a `Run`: a history, a Pareto front, and networks to build, fine-tune, `save` and `load`. `evo.recipes`
+has whole systems of the literature.
 """
 
 from typing import TYPE_CHECKING
 
 from evo import seeds
-from evo.algorithms import ECS, FGA, NSGA2, RandomSearch, toolbox
+from evo.algorithms import ECS, FGA, NSGA2, NSGA3, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.candidate import Candidate
+from evo.compare import Comparison, compare
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
@@ -28,6 +30,7 @@ from evo.network.checkpoint import load, save
 from evo.network.formats import save_onnx, save_pt2
 from evo.run import Run
 from evo.search import search
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import error_rate, finetune
 
@@ -41,10 +44,13 @@ __all__ = [
     "ECS",
     "FGA",
     "NSGA2",
+    "NSGA3",
     "Blueprint",
     "Budget",
     "Candidate",
     "ChannelVector",
+    "Comparison",
+    "Convergence",
     "EvoError",
     "FilterBits",
     "LayerPolicy",
@@ -58,6 +64,7 @@ __all__ = [
     "Task",
     "WithLatency",
     "ZeroShot",
+    "compare",
     "error_rate",
     "finetune",
     "fitness",

@@ -28,6 +28,10 @@ class EvaluatorError(EvoError):
     """Candidates cannot be evaluated at all: no cluster, no worker, or every evaluation fails."""
 
 
+class CallbackError(EvoError):
+    """A callback of a search raised something; `__cause__` is what."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence that refuses `name` and offers the closest of `known`, or lists them all."""
     known = sorted(known)

@@ -27,7 +27,6 @@ from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness.base import Fitness
 from evo.history import History
 from evo.run import BASE, HISTORY, SETTINGS, read_settings
-from evo.settings import Settings
 from evo.task import Task
 
 LOCK = ".lock"
@@ -52,10 +51,10 @@ def describe_search(
         "threads": evaluator.threads,
         "rounds": algorithm.rounds,
         "task": task.describe(),
-        "encoding": {"name": name_of(encoding, ENCODINGS), **encoding.to_dict()},
+        "encoding": {"name": ENCODINGS.name_of(type(encoding)), **encoding.to_dict()},
         "fitness": fitness.describe(),
-        "algorithm": {"name": name_of(algorithm, ALGORITHMS), **algorithm.to_dict()},
-        "evaluator": {"name": name_of(evaluator, EVALUATORS), **evaluator.to_dict()},
+        "algorithm": {"name": ALGORITHMS.name_of(type(algorithm)), **algorithm.to_dict()},
+        "evaluator": {"name": EVALUATORS.name_of(type(evaluator)), **evaluator.to_dict()},
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("evo-arch", "torch", "numpy", "deap", "ray")},
@@ -81,13 +80,6 @@ def recorded_seeds(folder: Path) -> list[Blueprint]:
         return [Blueprint.from_json(text) for text in read_settings(folder).get("seeds", [])]
     except (SettingsError, TypeError) as error:  # the latter of what is no list
         raise RunFolderError(f"{folder / SETTINGS}: seeds: {error}") from None
-
-
-def name_of(part: Settings, registry: Mapping[str, type[Settings]]) -> str:
-    """Return what run.toml calls a part: its built-in name, or module:attribute."""
-    kind = type(part)
-    built_in = (name for name, known in registry.items() if known is kind)
-    return next(built_in, f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,37 +5,68 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from evo.columns import Column, table
 from evo.errors import RunFolderError
 from evo.glance import connect
-from evo.network import COSTS
+from evo.network.costs import COSTS, UNITS
 
 FORMAT = 4
 
 COLUMNS = {
-    "id": "row number, from 0, in the order the algorithm proposed",
-    "generation": "round of the algorithm, from 0",
-    "operator": "what made it: initial, crossover, mutation, random, …",
-    "parents": "ids of its parents, as a JSON list",
-    "key": "identity of the structure; equal structures are measured once",
-    "status": "ok, failed or timeout; objectives are there only if ok",
-    "cached": "true if an earlier row had measured the same structure",
-    "reason": "why it is not ok",
-    "turn": "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty",
-    "asked": "asynchronous search: individuals proposed by then; else empty",
-    "tries": "how many tries the evaluation took; 0 if cached",
-    "seconds": "wall time of the last try in its worker; empty if cached",
-    "node": "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached",
-    "worker": "process that evaluated it; empty if cached",
-    "worker_memory": "peak resident memory of that process meanwhile, in bytes, shared memory included; empty if cached",
-    "log": "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached",
-    "reused": "name of the run that measured it; empty if this one did, or if cached",
-    "finished": "when it was recorded, UTC",
+    "id": Column("row number, from 0, in the order the algorithm proposed", "int64"),
+    "generation": Column("round of the algorithm, from 0", "int64"),
+    "operator": Column("what made it: initial, crossover, mutation, random, …", "category"),
+    "parents": Column("ids of its parents, as a JSON list", "str"),
+    "key": Column("identity of the structure; equal structures are measured once", "str"),
+    "status": Column("ok, failed or timeout; objectives are there only if ok", "category"),
+    "cached": Column("true if an earlier row had measured the same structure", "bool"),
+    "reason": Column("why it is not ok", "str"),
+    "turn": Column(
+        "asynchronous search: place, from 0, in the order in which the algorithm learned of results; else empty",
+        "Int64",
+    ),
+    "asked": Column("asynchronous search: individuals proposed by then; else empty", "Int64"),
+    "tries": Column("how many tries the evaluation took; 0 if cached", "int64"),
+    "seconds": Column("wall time of the last try in its worker; empty if cached", "float64", "s"),
+    "node": Column(
+        "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached", "category"
+    ),
+    "worker": Column("process that evaluated it; empty if cached", "Int64"),
+    "worker_memory": Column(
+        "peak resident memory of that process meanwhile, shared memory included; empty if cached", "Int64", "bytes"
+    ),
+    "log": Column(
+        "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached", "str"
+    ),
+    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "category"),
+    "finished": Column("when it was recorded", "datetime", "UTC"),
 }
+"""The columns of a history; after them come every cost and every objective."""
+
+GENERATIONS = {
+    "generation": Column("round of the algorithm, from 0", "int64"),
+    "asked": Column("individuals that the algorithm asked for", "Int64"),
+    "evaluated": Column("evaluations, failures included", "Int64"),
+    "failed": Column("evaluations that failed or ran out of time", "Int64"),
+    "cached": Column("individuals whose structure had been measured before", "Int64"),
+    "drawn": Column("with a budget: genomes drawn for those asked for", "Int64"),
+    "rejected": Column("with a budget: genomes drawn that exceed it", "Int64"),
+    "duplicates": Column("of FGA and NSGA2: draws that repeat an earlier genome", "Int64"),
+    "mean": Column("mean of the first objective; empty if nothing succeeded, as the next three", "float64"),
+    "std": Column("standard deviation of the first objective, that of a population", "float64"),
+    "min": Column("smallest value of the first objective", "float64"),
+    "max": Column("largest value of the first objective", "float64"),
+}
+"""The columns of a run's table of generations, those between `cached` and `mean` only if the search counts them; what an
+algorithm of one's own counts comes after them.
+"""
+
 MEASUREMENTS = ("tries", "seconds", "node", "worker", "worker_memory", "log", "reused", "finished")
 """Columns that differ between two runs of the same search; all others are equal bit for bit."""
 
@@ -77,6 +108,11 @@ class Row:
     worker_memory: int | None = None
     log: str = ""
     reused: str = ""
+    finished: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns of `COLUMNS`, the costs, and the objectives if there are any."""
+        return {name: getattr(self, name) for name in COLUMNS} | self.costs | self.objectives
 
     def settle(self, result: "Result") -> None:
         """Take in what came of it; a cached row leaves out what belongs to the evaluation."""
@@ -214,14 +250,16 @@ class History:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Write `rows` in one transaction; they are on disk when this returns."""
-        records = [self._record(row) for row in rows]
+        """Note when `rows` have `finished`, now, and write them in one transaction; they are on disk when this returns."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        records = []
+        for row in rows:
+            row.finished = now
+            records.append(self._record(row))
         if not records:
             return
         names = ", ".join(map(quoted, self._names))
-        marks = ", ".join(
-            "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" if name == "finished" else "?" for name in self._names
-        )
+        marks = ", ".join("?" * len(self._names))
         with self._transaction():
             self._database.executemany(f"INSERT INTO evaluations ({names}) VALUES ({marks})", records)
 
@@ -230,7 +268,7 @@ class History:
         values["parents"] = json.dumps(row.parents)
         if row.structure == row.genome:  # as for filter bits: large genomes are not written twice
             values["structure"] = None
-        return [values.get(name) for name in self._names if name != "finished"]
+        return [values.get(name) for name in self._names]
 
     def finish_generation(self, generation: int, statistics: dict[str, float], state: dict[str, Any]) -> None:
         """Record a generation's statistics and the algorithm's state after it, in one transaction."""
@@ -307,22 +345,24 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, indexed by id."""
-        listed = [*COLUMNS, *COSTS, *self._objectives]
-        columns = ", ".join(map(quoted, listed))
-        frame = pd.read_sql_query(f"SELECT {columns} FROM evaluations ORDER BY id", self._database)
-        frame["cached"] = frame["cached"].astype(bool)
-        frame["seconds"] = frame["seconds"].astype(float)
-        for name in ("turn", "asked", "worker", "worker_memory"):
-            frame[name] = frame[name].astype("Int64")
-        frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
-        for name in self._objectives:
-            frame[name] = frame[name].astype(float)
-        return frame.set_index("id")
+        columns = {
+            **COLUMNS,
+            **{name: Column(meaning, "int64", UNITS[name]) for name, meaning in COSTS.items()},
+            **{name: Column("objective; empty unless ok", "float64") for name in self._objectives},
+        }
+        rows = list(self._query(f"SELECT {', '.join(map(quoted, columns))} FROM evaluations ORDER BY id"))
+        values = zip(*rows, strict=True) if rows else [()] * len(columns)
+        return table(dict(zip(columns, values, strict=True)), columns).set_index("id")
 
     def generations(self) -> pd.DataFrame:
         """Return the statistics of every finished generation."""
         rows = self._query("SELECT generation, statistics FROM generations ORDER BY generation")
-        return pd.DataFrame([{"generation": number, **json.loads(text)} for number, text in rows])
+        records = [{"generation": number, **json.loads(text)} for number, text in rows]
+        counted = dict.fromkeys(name for record in records for name in record)
+        own = {name: Column("counted by the algorithm", "float64") for name in counted if name not in GENERATIONS}
+        columns = {**GENERATIONS, **own}
+        listed = [name for name in columns if name in counted or name not in ("drawn", "rejected", "duplicates")]
+        return table({name: [record.get(name) for record in records] for name in listed}, columns)
 
     def integrity(self) -> str:
         """Return "ok" or what SQLite finds wrong with the file."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evo.errors import EvoError, SettingsError, unknown_name
+from evo.errors import EvoError, SettingsError
 
 
 def add_to_path(folders: Iterable[Path]) -> None:
@@ -28,13 +28,13 @@ def own_path() -> list[str]:
     return [folder for folder in folders if not any(Path(folder).is_relative_to(prefix) for prefix in installed)]
 
 
-def import_object(reference: str, where: str, folder: Path) -> Any:
+def import_object(reference: str, where: str, folder: Path | None) -> Any:
     """Return what `reference`, a module:attribute, names.
 
     Args:
         reference: e.g. "nets:small" or "project.nets:Nets.small".
         where: the place that names it, for errors, e.g. "run.toml: task.model".
-        folder: where the module is expected, for errors; `add_to_path` makes it so.
+        folder: where the module is expected, for errors; `add_to_path` makes it so. None: in an installed package.
 
     Raises:
         SettingsError: not of this form, no such module or attribute, or importing the module fails.
@@ -56,19 +56,21 @@ def _missing_attribute(module: str, name: str, known: Iterable[str]) -> str:
     return f"module {module!r} has no {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
-def _import(name: str, where: str, folder: Path) -> Any:
+def _import(name: str, where: str, folder: Path | None) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
         if missing != name and not name.startswith(f"{missing}."):
             raise SettingsError(f"{where}: module {name!r} imports {missing!r}, which is not installed") from error
-        close = difflib.get_close_matches(name, [path.stem for path in folder.glob("*.py")], n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"put {missing}.py into {folder} or install it"
+        beside = [] if folder is None else [path.stem for path in folder.glob("*.py")]
+        close = difflib.get_close_matches(name, beside, n=1, cutoff=0.5)
+        place = "install the package again" if folder is None else f"put {missing}.py into {folder} or install it"
+        hint = f"did you mean {close[0]!r}?" if close else place
         raise SettingsError(f"{where}: there is no module {missing!r}; {hint}") from None
-    except EvoError:
-        raise
-    except Exception as error:  # a user's module may raise anything
+    except EvoError as error:
+        raise SettingsError(f"{where}: importing {name!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may do anything
         raise SettingsError(f"{where}: importing {name!r} raised {describe(error)}") from error
 
 
@@ -86,7 +88,7 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], reference: 
         raise SettingsError(f"{where}: {reference} raised {describe(error)}") from error
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return kind and message of `error` in one line, with the line of code that raised it."""
     message = " ".join(str(error).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -95,16 +97,3 @@ def describe(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     own = last.filename == __file__
     return text if own else f"{text} ({Path(last.filename).name}, line {last.lineno})"
-
-
-def named(kind: str, name: str, registry: Mapping[str, Any], where: str, folder: Path) -> Any:
-    """Return what `name` stands for: an entry of `registry`, or an object of the user's own.
-
-    Raises:
-        SettingsError: neither.
-    """
-    if name in registry:
-        return registry[name]
-    if ":" in name:
-        return import_object(name, where, folder)
-    raise SettingsError(f"{where}: {unknown_name(kind, name, registry)} (your own is named as module:attribute)")

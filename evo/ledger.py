@@ -1,6 +1,6 @@
 """What a search knows: a row per individual, what its structure came to, and how the search stands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evo.blueprint import Blueprint
@@ -41,12 +41,14 @@ class Ledger:
         peers: Peers,
         *,
         per_generation: int | None,
+        announce: Callable[[Row], None],
     ) -> None:
         """Begin with nothing.
 
         Args:
             network, objectives, space, history, peers: of the search.
             per_generation: individuals that count as a generation of an asynchronous search; None in a generational one.
+            announce: hears of every row that is written, once it is on disk.
         """
         self._network = network
         self._groups = [(group.name, group.size) for group in network.groups]
@@ -56,6 +58,7 @@ class Ledger:
         self._history = history
         self._peers = peers
         self._per_generation = per_generation
+        self._announce = announce
         self._order = "id" if per_generation is None else "turn"
         self.entered = 0
         self.turns = None if per_generation is None else 0
@@ -185,6 +188,8 @@ class Ledger:
         if new:
             self._peers.sign(self._history)
             self._history.add(new)
+            for row in new:
+                self._announce(row)
         if self.evaluated >= HOPELESS:
             self.check_hope()
         return rows

@@ -200,7 +200,6 @@ def layer_table(network: Network, counts: Counts, bits: Mapping[str, int]) -> pd
     """
     costs = network.costs
     table = costs.table(counts, costs.bits_of(bits)).drop(index="total")
-    uses = np.array([layer.uses for layer in costs.layers])
     # One bias per filter, where there are any.
     tensors = network.tensors()
     biased = np.array([tensors.get(f"{layer.name}.bias") is not None for layer in costs.layers])
@@ -208,11 +207,11 @@ def layer_table(network: Network, counts: Counts, bits: Mapping[str, int]) -> pd
         {
             "params": table["weights"] + biased * table["filters"],
             "kept_params": table["kept_weights"] + biased * table["kept_filters"],
-            "macs": table["weights"] * uses,
-            "kept_macs": table["kept_weights"] * uses,
-            "bytes": table["weights"] * costs.bytes_per_parameter,
+            "macs": table["macs"],
+            "kept_macs": table["kept_macs"],
+            "bytes": table["bytes"],
             "kept_bytes": table["kept_bytes"],
-            "pruned": 1 - table["kept_filters"] / table["filters"],
+            "pruned": table["pruned"],
             "bits": table["bits"].astype("int64"),
         }
     )

@@ -1,9 +1,11 @@
 """A run: the folder a search writes, and what can be asked of it afterwards."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,20 @@ from torch import nn
 
 from evo.blueprint import FULL_BITS, Blueprint
 from evo.budget import Budget, Limits
-from evo.errors import RunFolderError, SettingsError, unknown_name
+from evo.columns import Column, described
+from evo.convergence import convergence
+from evo.errors import RunFolderError
 from evo.fitness.base import Objective
+from evo.front import Box, Criteria, non_dominated, trade_off
 from evo.history import History
 from evo.network import COSTS, CostModel
+from evo.network.costs import UNITS
 from evo.network.origin import annotate
+from evo.stopping import Stop
 from evo.task import Task
+
+if TYPE_CHECKING:
+    from evo.report.accessor import RunPlots
 
 HISTORY = "history.sqlite"
 SETTINGS = "run.toml"
@@ -31,6 +41,7 @@ class Run:
         folder: where it is.
         settings: the complete settings, versions and hardware it was made with.
         objectives: names and directions; the first is what `best` goes by.
+        groups: the original's coupling groups: their channels by their names, in module order.
     """
 
     def __init__(self, folder: str | Path, task: Task | None = None) -> None:
@@ -47,24 +58,31 @@ class Run:
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
-        self._groups: list[tuple[str, int]] = [(name, size) for name, size in described["groups"]]
+        self.groups: dict[str, int] = dict(described["groups"])
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per individual that the algorithm proposed, failures included; columns as in `evo.history.COLUMNS`.
+        """One row per individual that the algorithm proposed, failures included, indexed by its id; a copy, read anew.
 
-        Besides those: every cost (`evo.network.COSTS`) and every objective.
+        Columns: those of `evo.history.COLUMNS`, every cost (`evo.network.COSTS`), every objective. What each means, and its
+        unit, is in `history.attrs["columns"]`, of every table of a run alike.
         """
-        return self._history.frame()
+        frame = self._history.frame()
+        for objective in self.objectives:
+            meaning = COSTS.get(objective.name, "objective; empty unless ok")
+            direction = "maximised" if objective.maximize else "minimised"
+            described(
+                frame, {objective.name: Column(f"{meaning}; {direction}", "float64", UNITS.get(objective.name, ""))}
+            )
+        return frame
 
     @property
     def generations(self) -> pd.DataFrame:
         """One row per finished generation: counts, and mean, std, min and max of the first objective.
 
-        Counts are individuals `asked` for, `evaluated`, `failed` and `cached`; with a budget, genomes `drawn` to get them
-        and `rejected` because they exceed it; of FGA, `duplicates`, draws that repeat an earlier genome.
+        Columns: `evo.history.GENERATIONS`.
         """
         return self._history.generations()
 
@@ -93,10 +111,10 @@ class Run:
         return self._measured().sort_values(first.name, ascending=not first.maximize, kind="stable")
 
     @property
-    def trade_off(self) -> list[str]:
-        """What a front is of unless told otherwise: error, or the first objective, against parameters."""
-        names = [objective.name for objective in self.objectives]
-        return list(dict.fromkeys(["error" if "error" in names else names[0], "params"]))
+    def stopped(self) -> Stop | None:
+        """Why the search stopped before its last generation; None if it finished, goes on or was interrupted."""
+        found = self._history.meta("stop")
+        return None if found is None else Stop(**found)
 
     def pareto(self, objectives: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows that no other row beats in every objective, each structure once, sorted by the first objective.
@@ -108,21 +126,86 @@ class Run:
             SettingsError: an unknown name.
             RunFolderError: nothing has succeeded yet.
         """
-        directions = dict.fromkeys(COSTS, False) | {entry.name: entry.maximize for entry in self.objectives}
-        if objectives is None:
-            names = [objective.name for objective in self.objectives]
-        else:
-            names = [objectives] if isinstance(objectives, str) else list(objectives)
-        for name in names:
-            if name not in directions:
-                raise SettingsError(unknown_name("objective", name, directions))
-        frame = self._measured()
-        values = frame[names].to_numpy(dtype=float) * [-1.0 if directions[name] else 1.0 for name in names]
-        front = frame[non_dominated(values)]
-        return front.sort_values(names, ascending=[not directions[name] for name in names])
+        criteria, frame = Criteria.choose(self.objectives, objectives), self._measured()
+        front = frame[non_dominated(criteria.minimised(frame[criteria.names].to_numpy(dtype=float)))]
+        return front.sort_values(criteria.names, ascending=[not entry.maximize for entry in criteria.chosen])
+
+    @property
+    def trade_off(self) -> list[str]:
+        """What pictures, tables and comparisons weigh unless told otherwise, see `evo.front.trade_off`."""
+        return trade_off(self.objectives)
+
+    def maximized(self, names: str | Sequence[str]) -> dict[str, bool]:
+        """Return for objectives or costs by name whether more is better; of costs, less is.
+
+        Raises:
+            SettingsError: an unknown name, one that is there twice, or none at all.
+        """
+        return Criteria.choose(self.objectives, names).maximized
+
+    def hypervolume(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> float:
+        """Return how much of the space of objectives the front dominates: a share, larger is better.
+
+        The space is the box between a worst and a best point. A cost that is minimised reaches from what the original
+        network has to 0; any other objective from the worst that this run has measured to the best. So the default is for
+        one run; to compare runs use `evo.compare`, or give both points, or at least those of the objectives that are no
+        costs.
+
+        Args:
+            objectives: names of objectives or costs, of which the latter are minimised; default all objectives or, if they
+                are more than four, `trade_off`: what it takes grows exponentially with them.
+            reference: by name, the worst value that counts: what is not better adds nothing.
+            ideal: by name, the best value; the share exceeds 1 if it is beaten.
+
+        Raises:
+            SettingsError: an unknown name, or a value that is no finite number.
+            RunFolderError: nothing has succeeded yet.
+        """
+        criteria, box = self._boxed(objectives, reference, ideal)
+        return box.hypervolume(criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float)))
+
+    def convergence(
+        self,
+        objectives: str | Sequence[str] | None = None,
+        reference: Mapping[str, float] | None = None,
+        ideal: Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Return what the search had found by every evaluation: the best of every objective, and the hypervolume.
+
+        Columns as in `evo.convergence.CONVERGENCE`. The last row of a generation says how that ended:
+        `run.convergence().groupby("generation").last()`.
+
+        Args and Raises: see `hypervolume`.
+        """
+        return convergence(self.history, *self._boxed(objectives, reference, ideal))
+
+    @cached_property
+    def plot(self) -> "RunPlots":
+        """Pictures of the run, `run.plot.front()` and others; matplotlib is imported when this is first used."""
+        # By its name, as pandas does with its plots: nothing that can be drawn depends on what draws it.
+        return cast("RunPlots", import_module("evo.report.accessor").RunPlots(self))
+
+    def _boxed(
+        self,
+        objectives: str | Sequence[str] | None,
+        reference: Mapping[str, float] | None,
+        ideal: Mapping[str, float] | None,
+    ) -> tuple[Criteria, Box]:
+        """Return what a hypervolume is taken of, and the box to see it in."""
+        criteria = Criteria.of_volume(self.objectives, objectives)
+        values = criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float))
+        return criteria, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
-        frame = self.history
+        return self._succeeded(self.history)
+
+    def _succeeded(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of the history whose own evaluation succeeded."""
         frame = frame[(frame["status"] == "ok") & ~frame["cached"]]
         if frame.empty:
             raise RunFolderError(f"{self.folder}: no evaluation has succeeded yet")
@@ -130,15 +213,15 @@ class Run:
 
     def blueprint(self, row: int) -> Blueprint:
         """Return the structure of the individual with this id."""
-        return unpack_structure(self._history.blob(int(row), "structure"), self._groups, self._layers)
+        return unpack_structure(self._history.blob(int(row), "structure"), list(self.groups.items()), self._layers)
 
     def counts(self, row: int) -> NDArray[np.int64]:
         """Return kept channels per coupling group, in module order."""
         kept = self.blueprint(row).counts
-        return np.array([kept[name] for name, _ in self._groups], dtype=np.int64)
+        return np.array([kept[name] for name in self.groups], dtype=np.int64)
 
     def layers(self, row: int) -> pd.DataFrame:
-        """Return ECS's table for an individual, with the bits of its layers if any is quantised: see `CostModel.table`."""
+        """Return ECS's table for an individual: a row per layer and "total"; columns as in `evo.network.costs.LAYERS`."""
         bits = self.blueprint(row).bits
         return self.costs.table(self.counts(row), self.costs.bits_of(bits) if bits else None)
 
@@ -148,9 +231,18 @@ class Run:
         Raises:
             RunFolderError: the run was opened without a task, or with another one.
         """
+        return annotate(self.task.network.build(self.blueprint(row)), **self.provenance(row))
+
+    @property
+    def task(self) -> Task:
+        """The task that the run was opened with.
+
+        Raises:
+            RunFolderError: it was opened without.
+        """
         if self._task is None:
             raise RunFolderError(f"{self.folder}: to build a network, open the run with its task: Run(folder, task)")
-        return annotate(self._task.network.build(self.blueprint(row)), **self.provenance(row))
+        return self._task
 
     def provenance(self, row: int) -> dict[str, Any]:
         """Return what the file of an individual's network should say about where it comes from, as plain values."""
@@ -206,19 +298,3 @@ def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: S
         {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
     return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
-
-
-def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows of `values`, shape (N, M), all minimised, no other row dominates; equal rows all stay."""
-    order = np.lexsort(values.T[::-1])
-    ranked = values[order]
-    kept = np.ones(len(values), dtype=bool)
-    for index in range(len(ranked)):
-        if kept[index]:
-            # Only later rows can be dominated by this one: the order is lexicographic.
-            later = ranked[index + 1 :]
-            worse = (later >= ranked[index]).all(1) & (later > ranked[index]).any(1)
-            kept[index + 1 :] &= ~worse
-    result = np.empty(len(values), dtype=bool)
-    result[order] = kept
-    return result

@@ -1,5 +1,6 @@
 """The search: asks the algorithm, evaluates what is new, writes every result down, tells the algorithm."""
 
+import math
 import sys
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 from evo.algorithms import Algorithm, SteadyState
 from evo.budget import Budget
+from evo.callbacks.base import Callback, Progress, check_callbacks, followed, tell
 from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
@@ -23,46 +25,8 @@ from evo.ledger import Ledger
 from evo.reuse import Peers, identity
 from evo.run import Run
 from evo.seeding import Seed, Seeds, encoded
+from evo.stopping import Convergence, ConvergenceWatch, Stop
 from evo.task import Task
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a search is, for a display.
-
-    Attributes:
-        generation: finished generations.
-        generations: how many there will be.
-        asked: individuals of the current generation.
-        pending: those of them still to be evaluated.
-        evaluated: evaluations of the whole run so far, failures included.
-        failed: how many of these failed or timed out.
-        cached: individuals that were looked up instead.
-        reused: how many of those evaluated another run had measured.
-        best: the row with the best first objective: all its objectives and costs, and its `id`; None before the first.
-        objective: name of that first objective.
-        original: the costs of the unpruned network.
-        seconds: since this search (or its resumption) started.
-        seconds_left: an estimate; None before the first generation is done.
-        drawn: genomes drawn so far, if there is a budget.
-        rejected: how many of these exceeded it.
-    """
-
-    generation: int
-    generations: int
-    asked: int
-    pending: int
-    evaluated: int
-    failed: int
-    cached: int
-    reused: int
-    best: Mapping[str, float] | None
-    objective: str
-    original: Mapping[str, int]
-    seconds: float
-    seconds_left: float | None
-    drawn: int = 0
-    rejected: int = 0
 
 
 def search(
@@ -77,8 +41,10 @@ def search(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     source: Mapping[str, Any] | None = None,
 ) -> Run:
     """Search for small networks and return the run; every result is in its folder before the search moves on.
@@ -102,10 +68,14 @@ def search(
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
             evaluations; look-ups do not count.
+        max_seconds: begin no further generation (asynchronous: no further evaluation) after so much time; what runs is
+            finished. The time is that of this process: a search that is continued has as long again.
+        convergence: stop when the front has stopped growing. Why a search stopped, `Run.stopped` says; with other rules it
+            can always be continued.
         reuse: take what runs in folders beside this one have measured of the same task, by the same fitness and seed,
             instead of measuring it again; it counts as evaluated. A fitness of your own takes part if it has a `version`.
             See `evo.reuse.identity`.
-        progress: called after every evaluation and generation.
+        callbacks: what follows the search, see `evo.callbacks`; it makes no difference to the result.
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
@@ -114,6 +84,7 @@ def search(
             is within the budget, or `max_evaluations` is too few for the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
+        CallbackError: a callback raised something; the search can be continued.
     """
     evaluator = evaluator or LocalEvaluator()
     check(
@@ -125,6 +96,9 @@ def search(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
+        callbacks=callbacks,
     )
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task, weights, budget)
@@ -142,16 +116,23 @@ def search(
     algorithm.start(space, fitness.objectives, seed, individuals)
     if max_evaluations is not None:
         settings["max_evaluations"] = max_evaluations
+    if max_seconds is not None:
+        settings["max_seconds"] = max_seconds
+    if convergence is not None:
+        settings["convergence"] = convergence.model_dump(mode="json", exclude_none=True)
     settings["reuse"] = reuse
     judged_by = identity(settings, task, fitness)
     with claimed(folder), ExitStack() as opened:
         history = opened.enter_context(closing(open_history(folder, task, fitness, settings)))
         peers = opened.enter_context(closing(Peers(folder, judged_by, ask=reuse)))
         job = Job(task, fitness, seed, evaluator.threads, evaluator.timeout, evaluator.memory)
-        _Loop(
-            task, fitness, algorithm, space, history, peers, max_evaluations, progress, lambda: evaluator.open(job)
-        ).run()
-    return Run(folder, task)
+        original = task.network.cost_of(task.network.full)
+        watch = None if convergence is None else ConvergenceWatch(convergence, fitness.objectives, original)
+        rules = _Rules(max_evaluations, max_seconds, watch)
+        run = Run(folder, task)
+        with followed(run, callbacks):
+            _Loop(task, fitness, algorithm, space, history, peers, rules, callbacks, lambda: evaluator.open(job)).run()
+    return run
 
 
 def check(
@@ -164,6 +145,9 @@ def check(
     evaluator: Evaluator,
     seed: int,
     max_evaluations: int | None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Raise SettingsError, in one sentence, for arguments of `search` that cannot work; it does this before all else."""
     for name, value, kind in (
@@ -173,6 +157,7 @@ def check(
         ("algorithm", algorithm, Algorithm),
         ("evaluator", evaluator, Evaluator),
         *([] if budget is None else [("budget", budget, Budget)]),
+        *([] if convergence is None else [("convergence", convergence, Convergence)]),
     ):
         if not isinstance(value, kind):
             hint = (
@@ -184,15 +169,29 @@ def check(
         raise SettingsError(f"seed: expected a whole number ≥ 0, got {seed!r}")
     if max_evaluations is not None and (type(max_evaluations) is not int or max_evaluations < 1):
         raise SettingsError(f"max_evaluations: expected a whole number ≥ 1, got {max_evaluations!r}")
+    if max_seconds is not None and (type(max_seconds) not in (int, float) or not 0 < max_seconds < math.inf):
+        raise SettingsError(f"max_seconds: expected a number of seconds > 0, got {max_seconds!r}")
+    check_callbacks(callbacks)
     for objective in fitness.objectives:
         if objective.name in {*COLUMNS, "genome", "structure"} or not objective.name:
             raise SettingsError(
                 f"fitness: an objective cannot be called {objective.name!r}, a column of the history is"
             )
     algorithm.check(fitness.objectives)
+    if convergence is not None:
+        convergence.criteria(fitness.objectives)
     fitness.check(task)
     if budget is not None:
         limits_of(encoding, task.network, budget)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What may stop a search early; each may be None."""
+
+    evaluations: int | None
+    seconds: float | None
+    watch: ConvergenceWatch | None
 
 
 class _Loop:
@@ -206,8 +205,8 @@ class _Loop:
         space: GenomeSpace,
         history: History,
         peers: Peers,
-        max_evaluations: int | None,
-        progress: Callable[[Progress], None] | None,
+        rules: _Rules,
+        callbacks: Sequence[Callback],
         open_session: Callable[[], Session],
     ) -> None:
         self._algorithm = algorithm
@@ -221,14 +220,16 @@ class _Loop:
             history,
             peers,
             per_generation=None if self._steady is None else self._steady.population,
+            announce=self._announce,
         )
         self._objective = fitness.objectives[0].name
         self._original = task.network.cost_of(task.network.full)
-        self._limit = max_evaluations
-        self._progress = progress
+        self._rules = rules
+        self._callbacks = callbacks
         self._open_session = open_session
         self._session: Session | None = None
         self._began = time.monotonic()
+        self._advanced = False  # whether this process has got anything done
         self._resumed_at = 0.0
         self._size = 0
         self._submitted = 0  # of an asynchronous search: structures at the evaluator
@@ -239,7 +240,9 @@ class _Loop:
         self._judged: list[Individual] = []
 
     def run(self) -> None:
-        """Continue from what the history holds until the algorithm or the limit ends it."""
+        """Continue from what the history holds until the algorithm or a rule ends it, and write down which."""
+        if self._history.meta("stop") is not None:
+            self._history.set_meta("stop", None)
         state = self._history.meta("state")
         if state is None:
             self._ledger.load(0, 0)
@@ -247,31 +250,61 @@ class _Loop:
             self._ledger.load(state["rows"], state["told"])
             self._algorithm.restore(state["algorithm"])
             self._drawn.update(state["drawn"])
+            self._look_back(state["told"])
         try:
             if self._steady is None:
-                self._run_generations()
+                stop = self._run_generations()
             else:
                 self._replay(self._steady)
-                self._run_steadily(self._steady)
+                stop = self._run_steadily(self._steady)
         finally:
             if self._session is not None:
                 self._session.close()
+        if stop is not None:
+            self._history.set_meta("stop", stop.to_dict())
 
-    def _run_generations(self) -> None:
-        """Propose a generation, wait for all of it, tell the algorithm, save."""
-        ledger = self._ledger
+    def _look_back(self, told: int) -> None:
+        """Show the rule that watches the front what earlier processes have measured, up to the saved state."""
+        if self._rules.watch is None:
+            return
+        frame = self._history.frame()
+        frame = frame[(frame["status"] == "ok") & ~frame["cached"]]
+        generation = frame["generation"]
+        if self._steady is not None:
+            frame = frame[frame["turn"] < told]
+            generation = frame["turn"] // self._steady.population
+        measured = {int(str(number)): rows.to_dict("records") for number, rows in frame.groupby(generation)}
+        for number in range(self._algorithm.generation):
+            self._rules.watch.end_generation(measured.get(number, []))
+
+    def _enough(self) -> Stop | None:
+        """Return why the search should end here, between two generations; with this alone it goes on from anywhere."""
+        rules = self._rules
+        if self._algorithm.generation >= self._algorithm.rounds:
+            return None  # it has ended by itself
+        if rules.watch is not None and rules.watch.stop is not None:
+            return rules.watch.stop
+        if rules.seconds is not None and self._advanced and time.monotonic() - self._began >= rules.seconds:
+            return Stop("max_seconds", f"the time is up, max_seconds = {rules.seconds:g}")
+        return None
+
+    def _run_generations(self) -> Stop | None:
+        """Propose a generation, wait for all of it, tell the algorithm, save; return what stops it before the last one."""
+        ledger, limit = self._ledger, self._rules.evaluations
         self._resumed_at = self._algorithm.generation
-        while (asked := self._algorithm.ask()) is not None:
+        while True:
+            if (stop := self._enough()) is not None:
+                return stop
+            if (asked := self._algorithm.ask()) is None:
+                return None
             self._size = len(asked)
             self._count_draws()
             rows = ledger.enter(asked, self._algorithm.generation)
             new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
-            if self._limit is not None and ledger.evaluated + new > self._limit:
+            if limit is not None and ledger.evaluated + new > limit:
                 if not ledger.evaluated:
-                    raise SettingsError(
-                        f"max_evaluations: got {self._limit}, but the first generation alone takes {new}"
-                    )
-                break
+                    raise SettingsError(f"max_evaluations: got {limit}, but the first generation alone takes {new}")
+                return Stop("max_evaluations", f"another generation would exceed max_evaluations = {limit}")
             self._told, missing = ledger.look_up(rows)
             self._report()
             if missing:
@@ -285,6 +318,7 @@ class _Loop:
             statistics = self._statistics()
             self._algorithm.tell(asked)
             self._finish_generation(self._algorithm.generation - 1, statistics)
+            self._advanced = True
             self._report()
 
     def _replay(self, algorithm: SteadyState) -> None:
@@ -302,8 +336,12 @@ class _Loop:
         rows = [ledger.row(individual) for individual in algorithm.outstanding]
         self._pursue(algorithm, rows)
 
-    def _run_steadily(self, algorithm: SteadyState) -> None:
-        """Propose a child whenever there is room for it, and tell the algorithm of every result as it comes."""
+    def _run_steadily(self, algorithm: SteadyState) -> Stop | None:
+        """Propose a child whenever there is room for it, and tell the algorithm of every result as it comes.
+
+        Returns:
+            what stops it before the last individual.
+        """
         ledger = self._ledger
         self._report()
         while True:
@@ -311,15 +349,20 @@ class _Loop:
                 self._pursue(algorithm, rows)
             if not self._submitted:
                 ledger.check_hope()
-                break
+                if algorithm.generation >= algorithm.rounds:
+                    return None
+                return self._enough() or Stop(
+                    "max_evaluations", f"all of max_evaluations = {self._rules.evaluations} are done"
+                )
             outcomes = self._workers().receive()
             self._submitted -= len(outcomes)
             self._looked_up = 0
             self._tell(algorithm, ledger.take(outcomes))
+            self._advanced = True
             self._report()
 
     def _has_room(self, algorithm: SteadyState) -> bool:
-        if not self._allowed():
+        if not self._allowed() or self._enough() is not None:
             return False
         # Individuals of a structure that is under way, or known, take no room: without a limit a population that has come
         # to repeat itself would use up the search before what is under way can tell it anything new.
@@ -330,9 +373,9 @@ class _Loop:
 
     def _allowed(self) -> int:
         """Return how many evaluations more may be submitted."""
-        if self._limit is None:
+        if self._rules.evaluations is None:
             return sys.maxsize
-        return max(0, self._limit - self._ledger.evaluated - self._submitted)
+        return max(0, self._rules.evaluations - self._ledger.evaluated - self._submitted)
 
     def _propose(self, algorithm: SteadyState) -> list[Row]:
         """Give the next individual, or family, its rows; none when the search is over."""
@@ -398,34 +441,41 @@ class _Loop:
             "drawn": self._drawn,
         }
         self._history.finish_generation(generation, statistics, state)
+        if self._rules.watch is not None:
+            self._rules.watch.end_generation(row.costs | row.objectives for row in self._told if row.status == "ok")
         self._told, self._judged = [], []
         self._draws.clear()
+        numbered, progress = {"generation": generation, **statistics}, self._progress()
+        tell(self._callbacks, lambda callback: callback.on_generation(numbered, progress))
+
+    def _announce(self, row: Row) -> None:
+        tell(self._callbacks, lambda callback: callback.on_evaluation(row.to_dict()))
 
     def _report(self) -> None:
-        if self._progress is None:
-            return
+        progress = self._progress()
+        tell(self._callbacks, lambda callback: callback.on_progress(progress))
+
+    def _progress(self) -> Progress:
         ledger = self._ledger
         seconds = time.monotonic() - self._began
         done = self._algorithm.generation
         total = self._algorithm.rounds
         pending = self._size - len(self._told) if self._told or ledger.open else 0
         share = done - self._resumed_at + (1 - pending / max(1, self._size) if pending else 0)
-        self._progress(
-            Progress(
-                generation=done,
-                generations=total,
-                asked=self._size,
-                pending=pending,
-                evaluated=ledger.evaluated,
-                failed=ledger.failed,
-                cached=ledger.cached,
-                reused=ledger.reused,
-                best=ledger.best,
-                objective=self._objective,
-                original=self._original,
-                seconds=seconds,
-                seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
-                drawn=self._drawn["drawn"],
-                rejected=self._drawn["rejected"],
-            )
+        return Progress(
+            generation=done,
+            generations=total,
+            asked=self._size,
+            pending=pending,
+            evaluated=ledger.evaluated,
+            failed=ledger.failed,
+            cached=ledger.cached,
+            reused=ledger.reused,
+            best=ledger.best,
+            objective=self._objective,
+            original=self._original,
+            seconds=seconds,
+            seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
+            drawn=self._drawn["drawn"],
+            rejected=self._drawn["rejected"],
         )

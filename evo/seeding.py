@@ -12,7 +12,7 @@ from evo.encodings.base import GenomeSpace
 from evo.encodings.budgeted import Budgeted
 from evo.encodings.individual import Individual
 from evo.errors import EvaluatorError, EvoError, SettingsError
-from evo.folder import name_of, recorded_seeds
+from evo.folder import recorded_seeds
 from evo.importance.ocnna import Map
 from evo.network import Network
 from evo.run import SETTINGS, read_settings
@@ -60,7 +60,8 @@ class Seeds:
         given = tuple(one for one in seeds if isinstance(one, Blueprint))
         sources = tuple(one for one in seeds if isinstance(one, SeedSource))
         described = [
-            {"from": name_of(one, SEED_SOURCES), **one.model_dump(mode="json", exclude_none=True)} for one in sources
+            {"from": SEED_SOURCES.name_of(type(one)), **one.model_dump(mode="json", exclude_none=True)}
+            for one in sources
         ]
         if begun:
             return cls(given + noted[len(given) :] if sources else given, described)
@@ -135,7 +136,7 @@ def _named(source: SeedSource) -> Iterator[None]:
     except EvaluatorError:
         raise
     except EvoError as error:
-        raise SettingsError(f"seeds: from {name_of(source, SEED_SOURCES)}: {error}") from error
+        raise SettingsError(f"seeds: from {SEED_SOURCES.name_of(type(source))}: {error}") from error
 
 
 def _listed(seeds: Sequence[Seed]) -> list[Seed]:

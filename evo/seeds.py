@@ -17,20 +17,25 @@ from pydantic import BeforeValidator, Field
 
 from evo.blueprint import Blueprint
 from evo.encodings.channel_vector import DEFAULT_LAM
-from evo.encodings.channels import Free, MinChannels, Select, selection
+from evo.encodings.channels import Free, MinChannels, Select
 from evo.errors import RunFolderError, SettingsError
-from evo.importance import FilterSelection, ImportanceMatrix, magnitude, ocnna_scores, structures
+from evo.importance import FilterSelection, ImportanceMatrix, criterion, magnitude, ocnna_scores, structures
 from evo.importance.filters import FloatArray, free_groups
+from evo.importance.magnitude import l1, l2
+from evo.importance.norm_scale import bn_scale
 from evo.importance.ocnna import IMAGES, VARIANCE, Map, check_measurement, one_by_one
 from evo.importance.percentiles import Scope, largest
-from evo.importance.selection import NORMS
-from evo.network import Network
+from evo.network import CouplingGroup, Network
+from evo.plugins import Registry, subclass_of
 from evo.run import Run
 from evo.settings import Settings
 from evo.task import Task
 
 Fits = Callable[[Blueprint], bool]
 """Tells whether a structure is within the budget of a search; who fits with more channels also fits with fewer."""
+
+NORMS: dict[str, Callable[[Network, CouplingGroup], FloatArray]] = {"l1": l1, "l2": l2, "bn_scale": bn_scale}
+"""Scores of a group's channels by the size of their weights."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 ScopeField = Annotated[
@@ -95,7 +100,7 @@ class FromImportanceMatrix(SeedSource):
     ) -> list[Blueprint]:
         """Return a structure per γ; `select` chooses the filters."""
         matrix = ImportanceMatrix(task.network, self.lam, self.free, self.min_channels)
-        filters = FilterSelection(task.network, selection(self.select), seed, samples=task.train)
+        filters = FilterSelection(task.network, self.select, seed, samples=task.train)
 
         def cut(counts: NDArray[np.int64]) -> Blueprint:
             return Blueprint.from_masks(filters.masks(counts))
@@ -193,7 +198,7 @@ class FromRun(SeedSource):
         tuple[str, ...] | None,
         Field(
             min_length=1,
-            description="objectives and costs that the front is of; default error, or the run's first objective, and params",
+            description="objectives and costs that the front is of; default what `evo front` shows",
         ),
     ] = None
     shrink: Annotated[
@@ -237,25 +242,22 @@ class FromRun(SeedSource):
     def _rows(self, run: Run, network: Network) -> list[int]:
         """Return the ids of the individuals in question, the best first if `take` says so."""
         rows = run.ranked() if self.take == "best" else run.pareto(self.objectives or run.trade_off)
-        ids = [int(row) for row in rows.index]
-        here = {group.name: group.size for group in network.groups}
-        there = {name: size for name, size, _ in run.blueprint(ids[0]).groups}
+        here, there = {group.name: group.size for group in network.groups}, run.groups
         for name in sorted({*here, *there}):
             if here.get(name) != there.get(name):
                 raise RunFolderError(
                     f"{self.folder}: is a run of another network ({name} has {there.get(name, 'no')} channels there, "
                     f"{here.get(name, 'none')} here)"
                 )
-        return ids
+        return [int(row) for row in rows.index]
 
 
-SEED_SOURCES: dict[str, type[SeedSource]] = {
-    "importance_matrix": FromImportanceMatrix,
-    "ocnna": FromOCNNA,
-    "magnitude": FromMagnitude,
-    "run": FromRun,
-}
-"""The built-in sources of seeds, by name."""
+SEED_SOURCES: Registry[type[SeedSource]] = Registry(
+    "source of seeds",
+    "evo.seeds",
+    {"importance_matrix": FromImportanceMatrix, "ocnna": FromOCNNA, "magnitude": FromMagnitude, "run": FromRun},
+    subclass_of(SeedSource),
+)
 
 
 def shrunk(network: Network, structure: Blueprint, fits: Fits) -> Blueprint | None:
@@ -266,8 +268,8 @@ def shrunk(network: Network, structure: Blueprint, fits: Fits) -> Blueprint | No
     norms = magnitude(network)
     structure = network.repaired(structure.masks, norms).with_bits(structure.bits)
     kept = network.counts(structure).tolist()
-    scores = {name: np.where(mask, norms[name], -np.inf) for name, mask in structure.masks.items()}
-    filters = FilterSelection(network, lambda _: scores)
+    scores = {name: np.where(mask, norms[name], -1.0) for name, mask in structure.masks.items()}
+    filters = FilterSelection(network, criterion(lambda _: scores))
 
     def part(thousandths: int) -> Blueprint:
         fewer = [

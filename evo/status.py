@@ -18,6 +18,7 @@ from evo.glance import glance
 from evo.history import FORMAT, quoted
 from evo.network import COSTS, CostModel
 from evo.run import HISTORY, SETTINGS, read_settings
+from evo.stopping import Stop
 
 RECENT = timedelta(minutes=5)
 """What the speed of a search is taken over, if `ENOUGH` individuals were settled meanwhile; else all of its time."""
@@ -53,8 +54,7 @@ class RunStatus:
         folder: the run's.
         state: running, finished, or stopped before its end.
         claim: the process that runs it; None unless running.
-        limit: its max_evaluations, if it is stopped and another generation (asynchronous: evaluation) may exceed them; else
-            None.
+        stop: what stopped it, if it is stopped and by a rule; else None.
         from_shell: whether `evo resume` continues it; otherwise the program that began it does.
         generation: finished generations.
         generations: how many there will be.
@@ -77,7 +77,7 @@ class RunStatus:
     folder: Path
     state: State
     claim: Claim | None
-    limit: int | None
+    stop: Stop | None
     from_shell: bool
     generation: int
     generations: int
@@ -129,7 +129,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, Any], claim: Claim | None) -> RunStatus:
     """Read all there is to say, in one transaction."""
-    query = "SELECT name, value FROM meta WHERE name IN ('format', 'run')"  # the state is large
+    query = "SELECT name, value FROM meta WHERE name IN ('format', 'run', 'stop')"  # the state is large
     meta = {name: json.loads(value) for name, value in database.execute(query)}
     if meta.get("format") != FORMAT:
         found = meta.get("format")
@@ -155,7 +155,7 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
         folder=folder,
         state="finished" if finished else "running" if claim else "stopped",
         claim=claim,
-        limit=None if finished or claim else _limit(settings, asked, individuals, evaluated),
+        stop=Stop(**meta["stop"]) if meta.get("stop") and not (finished or claim) else None,
         from_shell="source" in settings,
         generation=len(asked),
         generations=rounds,
@@ -218,17 +218,6 @@ def _expected(asked: list[int], rounds: int, individuals: int) -> int | None:
     usual = asked[1:] or asked
     done = sum(asked)
     return max(individuals, done + round((rounds - len(asked)) * sum(usual) / len(usual)))
-
-
-def _limit(settings: Mapping[str, Any], asked: list[int], individuals: int, evaluated: int) -> int | None:
-    """Return the most evaluations, if that is what keeps the search from going on; else None."""
-    limit = settings.get("max_evaluations")
-    if not isinstance(limit, int):
-        return None
-    if settings.get("algorithm", {}).get("asynchronous", False):
-        return limit if evaluated >= limit else None
-    between = bool(asked) and individuals == sum(asked)  # in the middle of a generation, that may be done
-    return limit if evaluated + (2 * max(asked) if between else 0) > limit else None  # the next may well be larger
 
 
 def _speed(groups: list[_Group], now: datetime, claim: Claim | None) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import evo
 from evo.network.zoo import lenet
 from evo.recipes.compression import Compression
 from evo.recipes.ecs import ecs
-from evo.report.plots import plot_evolution, plot_filters, plot_front, save_figure
+from evo.report.plots import save_figure
 from evo.report.progress import ProgressDisplay
 from evo.report.tables import front_table, layer_table
 from evo.training import Recipe, train
@@ -44,7 +44,7 @@ def main() -> None:
             evaluator=evo.RayEvaluator(),
             finetuning=RECIPE,
             out=FOLDER,
-            progress=display,
+            callbacks=[display],
         )
     report(console, task, network, result)
 
@@ -64,12 +64,11 @@ def report(console: Console, task: evo.Task, network: torch.nn.Module, result: C
             highlight=False,
             soft_wrap=True,
         )
-    kept = np.flatnonzero(run.blueprint(result.id).masks["conv1"]).tolist()
     written = [
         evo.save(result.model, FOLDER / "winner.evo"),
-        save_figure(plot_front(run), FOLDER / "front.png"),
-        save_figure(plot_evolution(run), FOLDER / "evolution.png"),
-        save_figure(plot_filters(network, kept, result.model, "conv1"), FOLDER / "filters.png"),
+        save_figure(run.plot.front(chosen=result.id), FOLDER / "front.png"),
+        save_figure(run.plot.evolution(), FOLDER / "evolution.png"),
+        save_figure(run.plot.filters(result.id, "conv1", tuned=result.model), FOLDER / "filters.png"),
     ]
     console.print(
         "Wrote:", *(f"  {path}" for path in [FOLDER / "history.sqlite", FOLDER / "run.toml", *written]), sep="\n"

@@ -1,6 +1,7 @@
 """Fitness functions; `FITNESSES` names the built-in ones."""
 
 import sys
+from inspect import isabstract
 from types import ModuleType
 from typing import Any
 
@@ -9,12 +10,22 @@ from evo.fitness.latency import LatencySettings, WithLatency
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.fitness.zero_shot import ZeroShot
+from evo.plugins import Registry
 
-FITNESSES: dict[str, type[SubsetFineTune] | type[ScoreOfFrame] | type[ZeroShot]] = {
-    "subset_finetune": SubsetFineTune,
-    "score_of_frame": ScoreOfFrame,
-    "zero_shot": ZeroShot,
-}
+
+def _complaint(found: object) -> str | None:
+    if isinstance(found, Fitness) or (isinstance(found, type) and issubclass(found, Fitness) and not isabstract(found)):
+        return None
+    undecorated = callable(found) and not isinstance(found, type)
+    return "decorate it with @evo.fitness(maximize=…)" if undecorated else "expected a Fitness"
+
+
+FITNESSES: Registry[type[Fitness] | Fitness] = Registry(
+    "fitness",
+    "evo.fitness",
+    {"subset_finetune": SubsetFineTune, "score_of_frame": ScoreOfFrame, "zero_shot": ZeroShot},
+    _complaint,
+)
 
 __all__ = [
     "FITNESSES",

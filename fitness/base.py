@@ -77,6 +77,7 @@ class FunctionFitness(Fitness):
             *(Objective(name, False) for name in minimize),
         )
         self.name = f"{function.__module__}:{function.__qualname__}"
+        self.__doc__ = function.__doc__
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

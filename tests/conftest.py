@@ -3,20 +3,38 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 import evo
 from evo.network.zoo import LeNet, lenet
 from evo.testing import small_task
 from evo.training import Recipe, Samples, train
+from tests.searches import fail, search, weigh
 
 Model = TypeVar("Model", bound=nn.Module)
+
+ON_RAY = {"test_ray", "test_ray_cluster", "test_ray_map", "test_ray_memory", "test_crash", "test_cli", "test_readme"}
+"""Files that start a Ray of their own: one at a time, since others would find it and take it for a cluster."""
+
+
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives the tests of a file to one process, and those of all files that start a Ray to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if Path(file).stem in ON_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    """Share the tests out, the longest lists first."""
+    return FileByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,3 +123,44 @@ def task() -> evo.Task:
 def folder(tmp_path: Path) -> Path:
     """A run folder that does not exist yet."""
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def searches_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the searches below."""
+    return tmp_path_factory.mktemp("searches")
+
+
+@pytest.fixture(scope="session")
+def ecs_run(searches_folder: Path) -> evo.Run:
+    """A search over filter bits with failures and look-ups; read only."""
+    run = search(searches_folder / "ecs")
+    history = run.history
+    assert (history["status"] == "failed").any()
+    assert history["cached"].any()
+    return run
+
+
+@pytest.fixture(scope="session")
+def nsga_run(searches_folder: Path) -> evo.Run:
+    """A search with two objectives; read only."""
+    return search(searches_folder / "nsga", fitness=weigh, algorithm=evo.NSGA2(generations=4, population=12))
+
+
+@pytest.fixture(scope="session")
+def policy_run(searches_folder: Path) -> evo.Run:
+    """A search over layer policies, whose individuals have bits; read only."""
+    return search(searches_folder / "policies", encoding=evo.LayerPolicy(), algorithm=evo.RandomSearch(evaluations=12))
+
+
+@pytest.fixture(scope="session")
+def vector_run(searches_folder: Path) -> evo.Run:
+    """A search over channel vectors, of a single generation; read only."""
+    algorithm = evo.RandomSearch(evaluations=12, batch=12)
+    return search(searches_folder / "vectors", encoding=evo.ChannelVector(), algorithm=algorithm)
+
+
+@pytest.fixture(scope="session")
+def failed_run(searches_folder: Path) -> evo.Run:
+    """A search of which nothing has succeeded; read only."""
+    return fail(searches_folder / "failed")

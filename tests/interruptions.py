@@ -1,21 +1,32 @@
-"""Ending a search between two of its reports."""
+"""Following a search, and ending it between two of its reports."""
 
-import itertools
 from collections.abc import Callable
 
-from evo.search import Progress
+from evo.callbacks import Callback, Progress
 
 
-class Stopped(Exception):
-    """What ends it."""
+class Stopped(BaseException):
+    """What ends it, like Ctrl-C."""
 
 
-def stopping_after(calls: int, error: type[BaseException] = Stopped) -> Callable[[Progress], None]:
-    """Return a `progress` that raises `error` at every call after so many."""
-    count = itertools.count(1)
+class Watch(Callback):
+    """Passes on how far the search is."""
 
-    def progress(_: Progress) -> None:
-        if next(count) > calls:
-            raise error
+    def __init__(self, function: Callable[[Progress], object]) -> None:
+        self.function = function
 
-    return progress
+    def on_progress(self, progress: Progress) -> None:
+        self.function(progress)
+
+
+class stopping_after(Callback):
+    """Raises `error` at every report after so many."""
+
+    def __init__(self, calls: int, error: type[BaseException] = Stopped) -> None:
+        self.left = calls
+        self.error = error
+
+    def on_progress(self, progress: Progress) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error

@@ -102,18 +102,23 @@ assert not os.listdir("."), os.listdir(".")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_own_time(self, tmp_path: Path) -> None:
-        """Without what it builds on, `import evo` takes some 50 ms; ten times that is too much on any machine."""
-        done = python("import evo", "-X", "importtime", path=ROOT, cwd=tmp_path)
-        lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
-        own = [int(line[0]) for line in lines if line[2].strip().split(".")[0] == "evo"]
-        assert len(own) > 20
-        assert sum(own) < 500_000
+        """Without what it builds on, `import evo` takes some 100 ms of a processor; ten times that is too much on any."""
+        code = """
+import cloudpickle, deap.tools, moocore, numpy, pandas, pydantic, safetensors.torch, threadpoolctl, time, torch.fx
+begun = time.process_time()
+import evo
+print(time.process_time() - begun)
+"""
+        done = python(code, path=ROOT, cwd=tmp_path)
+        assert float(done.stdout) < 1, done.stderr
 
 
-# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other.
+# What may import what: every entry those before it, and its own modules. Equal ranks do not know each other. The one thing
+# outside of it: `Run.plot` and `Comparison.plot` load `evo.report.accessor` by its name when they are first used.
 ORDER = (
-    {"evo.errors"},
+    {"evo.columns", "evo.errors"},
     {"evo.settings", "evo.importing", "evo.glance"},
+    {"evo.plugins"},
     {"evo.blueprint"},
     {"evo.quantization"},
     {"evo.network"},
@@ -123,10 +128,11 @@ ORDER = (
     {"evo.policy"},
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},
-    {"evo.evaluation", "evo.history"},
-    {"evo.algorithms", "evo.run"},
-    {"evo.folder", "evo.export", "evo.reuse", "evo.seeds"},
-    {"evo.ledger", "evo.seeding", "evo.status"},
+    {"evo.evaluation", "evo.history", "evo.front"},
+    {"evo.algorithms", "evo.convergence", "evo.stopping"},
+    {"evo.run"},
+    {"evo.folder", "evo.export", "evo.reuse", "evo.compare", "evo.seeds"},
+    {"evo.callbacks", "evo.ledger", "evo.seeding", "evo.status"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},

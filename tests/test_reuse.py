@@ -13,11 +13,12 @@ from torch import nn
 
 import evo
 from evo import reuse
+from evo.callbacks import Progress
 from evo.evaluation import local
 from evo.history import MEASUREMENTS
 from evo.reuse import identity
-from evo.search import Progress
 from evo.task import Task
+from tests.interruptions import Watch
 
 QUICK = evo.SubsetFineTune(images=20, batch_size=10)
 
@@ -205,7 +206,7 @@ def test_asynchronous_and_interrupted_it_comes_to_the_same(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(task, tmp_path / "second", algorithm=algorithm, progress=interrupt)
+        search(task, tmp_path / "second", algorithm=algorithm, callbacks=[Watch(interrupt)])
     again = search(task, tmp_path / "second", algorithm=algorithm)
     assert (again.history["reused"] != "").any()
     pd.testing.assert_frame_equal(lasting(again), lasting(expected), check_exact=True)

@@ -1,20 +1,24 @@
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from pymoo.indicators.hv import HV
 
 import evo
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
 from evo.errors import RunFolderError, SettingsError
-from evo.run import Run, non_dominated, pack_structure, unpack_structure
+from evo.network import COSTS
+from evo.run import Run, pack_structure, unpack_structure
 from evo.testing import small_task
 
 
@@ -22,23 +26,6 @@ def dominated_by_any(values: NDArray[np.float64], index: int) -> bool:
     """Slow and obvious."""
     mine = values[index]
     return any((other <= mine).all() and (other < mine).any() for other in values)
-
-
-@given(
-    arrays.arrays(
-        float,
-        st.tuples(st.integers(0, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(0, 3).map(float), st.floats(-1e9, 1e9)),
-    )
-)
-def test_non_dominated_equals_comparing_all_pairs(values: NDArray[np.float64]) -> None:
-    expected = [not dominated_by_any(values, index) for index in range(len(values))]
-    assert non_dominated(values).tolist() == expected
-
-
-def test_equal_rows_stay_together() -> None:
-    values = np.array([[1.0, 2.0], [0.0, 3.0], [1.0, 2.0], [1.0, 3.0], [0.0, 3.0]])
-    assert non_dominated(values).tolist() == [True, True, True, False, True]
 
 
 @given(
@@ -113,6 +100,45 @@ def test_the_front_is_what_no_row_beats(run: Run, names: str | list[str] | None,
     assert (np.diff(order) >= 0).all()
 
 
+def test_the_hypervolume_is_a_share_of_the_box_of_original_and_measured(run: Run) -> None:
+    frame = run.history[lambda rows: rows["status"] == "ok"]
+    original = TASK.network.cost_of(TASK.network.full)["params"]
+    worst, best = frame["score"].min(), frame["score"].max()
+    scaled = np.stack([(best - frame["score"]) / (best - worst), frame["params"] / original], 1)
+    expected = HV(ref_point=np.ones(2))(scaled)
+    assert 0 < expected < 1
+    assert run.hypervolume(["score", "params"]) == pytest.approx(expected)
+    assert run.hypervolume("score") == 1.0, "the best is the best measured"
+    assert run.hypervolume("params") == pytest.approx(1 - frame["params"].min() / original)
+    own = run.hypervolume(["score", "params"], reference={"score": 0, "params": 500}, ideal={"score": 20})
+    scaled = np.stack([(20 - frame["score"]) / 20, frame["params"] / 500], 1)
+    assert own == pytest.approx(HV(ref_point=np.ones(2))(scaled))
+
+
+@pytest.mark.parametrize("names", [None, ("score", "macs"), "params"])
+def test_the_hypervolume_grows_from_evaluation_to_evaluation(run: Run, names: tuple[str, ...] | str | None) -> None:
+    grown = run.convergence(names)
+    assert grown["hypervolume"].is_monotonic_increasing
+    last = grown.iloc[-1]
+    assert last["hypervolume"] == pytest.approx(run.hypervolume(names))
+    assert last["front"] == len(run.pareto(names))
+
+
+def test_of_an_asynchronous_search_it_grows_in_the_order_of_results(tmp_path: Path) -> None:
+    run = evo.search(
+        TASK,
+        encoding=evo.FilterBits(),
+        fitness=judge,
+        algorithm=evo.NSGA2(generations=4, population=8, asynchronous=True),
+        evaluator=evo.LocalEvaluator(workers=0),
+        out=tmp_path / "run",
+    )
+    with closing(sqlite3.connect(tmp_path / "run" / "history.sqlite")) as database, database:
+        database.execute("UPDATE evaluations SET turn = 31 - turn")  # as if they had come the other way round
+    frame = run.history[lambda rows: ~rows["cached"]]
+    assert run.convergence()["id"].tolist() == frame.sort_values("turn").index.tolist() != frame.index.tolist()
+
+
 def test_an_unknown_objective_is_refused(run: Run) -> None:
     with pytest.raises(SettingsError, match="unknown objective 'param'; did you mean 'params'"):
         run.pareto("param")
@@ -149,6 +175,82 @@ def test_history_is_a_copy(run: Run) -> None:
     frame = run.history
     frame["score"] = 0.0
     assert run.history["score"].max() > 0
+
+
+def test_every_column_has_its_meaning_unit_and_type(run: Run) -> None:
+    layers, generations = run.layers(0).reset_index(), run.generations
+    for frame in (run.history.reset_index(), run.pareto().reset_index(), generations, layers):
+        text = frame.attrs["columns"]
+        assert set(frame.columns) == set(text)
+        assert all(text.values())
+    history = run.history
+    text = history.attrs["columns"]
+    assert text["seconds"].endswith("[s]")
+    assert text["worker_memory"].endswith("[bytes]")
+    assert text["score"] == "objective; empty unless ok; maximised"
+    assert text["params"] == "learnable parameters; minimised [parameters]"
+    types = {name: str(dtype) for name, dtype in history.dtypes.items()}
+    for name in ("operator", "status", "node", "reused"):
+        assert types[name] == "category"
+    for name in ("turn", "asked", "worker", "worker_memory"):
+        assert types[name] == "Int64"
+    assert types["finished"].endswith("UTC]")
+    for objective in ("score", "noise"):
+        assert types[objective] == "float64"
+    for cost in COSTS:
+        assert types[cost] == "int64"
+    assert set(map(str, generations.dtypes)) <= {"int64", "Int64", "float64"}
+
+
+def test_descriptions_are_of_a_copy_too(run: Run) -> None:
+    run.history.attrs["columns"].clear()
+    assert run.history.attrs["columns"]["id"]
+
+
+def test_tables_go_to_parquet_and_back(run: Run, tmp_path: Path) -> None:
+    history = run.history
+    assert (history["log"] != "").any(), "a traceback has lines, quotes and more"
+    for frame in (history, run.pareto(), run.generations, run.layers(1)):
+        frame.to_parquet(tmp_path / "x.parquet")
+        again = pd.read_parquet(tmp_path / "x.parquet")
+        pd.testing.assert_frame_equal(again, frame)
+        assert again.attrs == frame.attrs
+
+
+def test_tables_go_to_csv(run: Run, tmp_path: Path) -> None:
+    history = run.history
+    history.to_csv(tmp_path / "x.csv")
+    again = pd.read_csv(tmp_path / "x.csv", index_col="id", keep_default_na=False, na_values={"score": "", "noise": ""})
+    for name in ("parents", "log", "key", "status", "cached", "params", "score", "noise"):
+        assert again[name].tolist() == pytest.approx(history[name].tolist(), nan_ok=True)
+
+
+def test_an_empty_run_has_empty_tables_of_the_same_types(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    with closing(sqlite3.connect(copy / "history.sqlite")) as database, database:
+        database.execute("DELETE FROM evaluations")
+        database.execute("DELETE FROM generations")
+    empty = Run(copy)
+    assert len(empty.history) == len(empty.generations) == 0
+    assert empty.history.dtypes.drop(["operator", "status", "node", "reused"]).equals(
+        run.history.dtypes.drop(["operator", "status", "node", "reused"])
+    )
+    assert empty.history["status"].dtype == "category"
+    assert empty.generations.dtypes.equals(run.generations.dtypes)
+    for frame in (empty.history, empty.generations):
+        frame.to_parquet(tmp_path / "x.parquet")
+        assert pd.read_parquet(tmp_path / "x.parquet").columns.equals(frame.columns)
+    with pytest.raises(RunFolderError, match="no evaluation has succeeded yet"):
+        empty.pareto()
+    empty.close()
+
+
+def test_what_a_run_weighs(run: Run, nsga_run: Run) -> None:
+    assert run.trade_off == ["score", "params"]
+    assert nsga_run.trade_off == ["error", "params"]
+    assert run.maximized(["score", "macs"]) == {"score": True, "macs": False}
+    with pytest.raises(SettingsError, match="unknown objective 'skore'; did you mean 'score'"):
+        run.maximized("skore")
 
 
 def test_settings_are_complete(run: Run) -> None:

@@ -16,14 +16,14 @@ import tomli_w
 
 import evo
 from evo.algorithms import Algorithm
+from evo.callbacks import Progress
 from evo.candidate import Candidate
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
 from evo.evaluation import local
 from evo.history import MEASUREMENTS
-from evo.search import Progress
 from evo.task import Task
 from evo.testing import small_task
-from tests.interruptions import Stopped, stopping_after
+from tests.interruptions import Stopped, Watch, stopping_after
 
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 
@@ -245,7 +245,7 @@ def test_an_interrupted_search_continues_bit_for_bit(
     task: Task, folder: Path, uninterrupted: evo.Run, calls: list[str], after: int
 ) -> None:
     with pytest.raises(Stopped):
-        search(task, folder, progress=stopping_after(after))
+        search(task, folder, callbacks=[stopping_after(after)])
     assert_same(search(task, folder), uninterrupted)
     assert len(calls) == len(set(calls)) > 20, "nothing is measured twice"
 
@@ -254,7 +254,7 @@ def test_interruptions_without_end_change_nothing(task: Task, folder: Path, unin
     interruptions = 0
     while True:
         try:
-            run = search(task, folder, progress=stopping_after(3, KeyboardInterrupt))
+            run = search(task, folder, callbacks=[stopping_after(3, KeyboardInterrupt)])
             break
         except KeyboardInterrupt:
             interruptions += 1
@@ -271,7 +271,7 @@ def test_a_limit_that_allows_no_generation_is_refused(task: Task, folder: Path, 
 
 def test_the_limit_counts_what_an_interrupted_search_had_measured(task: Task, folder: Path) -> None:
     with pytest.raises(Stopped):
-        search(task, folder, progress=stopping_after(17))
+        search(task, folder, callbacks=[stopping_after(17)])
     rows = len(evo.Run(folder).history)
     assert 10 < rows < 20
     search(task, folder, max_evaluations=rows)
@@ -304,7 +304,7 @@ def test_parts_can_be_used_again(task: Task, tmp_path: Path) -> None:
 
 def test_progress_adds_up(task: Task, folder: Path) -> None:
     seen: list[Progress] = []
-    run = search(task, folder, progress=seen.append)
+    run = search(task, folder, callbacks=[Watch(seen.append)])
     frame = run.history
     last = seen[-1]
     assert (last.generation, last.generations, last.pending) == (5, 5, 0)
@@ -366,9 +366,9 @@ def test_an_interrupted_search_within_a_budget_continues_bit_for_bit(
     task: Task, folder: Path, budgeted: evo.Run, after: int
 ) -> None:
     with pytest.raises(Stopped):
-        search(task, folder, progress=stopping_after(after), **BUDGETED)
+        search(task, folder, callbacks=[stopping_after(after)], **BUDGETED)
     seen: list[Progress] = []
-    run = search(task, folder, progress=seen.append, **BUDGETED)
+    run = search(task, folder, callbacks=[Watch(seen.append)], **BUDGETED)
     assert_same(run, budgeted)
     assert (seen[-1].drawn, seen[-1].rejected) == tuple(budgeted.generations[["drawn", "rejected"]].sum())
 
@@ -415,7 +415,7 @@ def test_a_search_begins_with_its_seeds_and_goes_on_with_them(tmp_path: Path, as
     assert rows.index.tolist() == list(range(len(seeds)))
     assert [whole.blueprint(int(row)) for row in rows.index] == seeds
     with pytest.raises(Stopped):
-        search(task, tmp_path / "part", algorithm=algorithm, seeds=seeds, progress=stopping_after(1))
+        search(task, tmp_path / "part", algorithm=algorithm, seeds=seeds, callbacks=[stopping_after(1)])
     assert_same(search(task, tmp_path / "part", algorithm=algorithm), whole)
     with pytest.raises(RunFolderError, match="it began with 3 seeds, not with these 2"):
         search(task, tmp_path / "part", algorithm=algorithm, seeds=seeds[:2])

@@ -15,18 +15,19 @@ import pytest
 
 import evo
 from evo.algorithms import SteadyState
+from evo.callbacks import Progress
 from evo.errors import EvaluatorError, RunFolderError
 from evo.evaluation import local
 from evo.history import MEASUREMENTS
-from evo.search import Progress
 from evo.task import Task
 from evo.testing import small_task
-from tests.interruptions import Stopped, stopping_after
+from tests.interruptions import Stopped, Watch, stopping_after
 
 ALGORITHMS: dict[str, SteadyState] = {
     "ecs": evo.ECS(generations=5, population=8, asynchronous=True),
     "fga": evo.FGA(generations=4, population=8, parents=4, asynchronous=True),
     "nsga2": evo.NSGA2(generations=5, population=8, asynchronous=True),
+    "nsga3": evo.NSGA3(generations=5, population=8, asynchronous=True),
 }
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 
@@ -101,7 +102,7 @@ def test_interrupted_with_one_worker_it_continues_bit_for_bit(
     algorithm: SteadyState, after: int, task: Task, folder: Path, whole: Callable[[SteadyState], evo.Run]
 ) -> None:
     with pytest.raises(Stopped):
-        search(task, folder, algorithm, progress=stopping_after(after))
+        search(task, folder, algorithm, callbacks=[stopping_after(after)])
     assert_same(search(task, folder, algorithm), whole(algorithm))
 
 
@@ -111,7 +112,7 @@ def test_interruptions_without_end_change_nothing(
     interruptions = 0
     while True:
         try:
-            run = search(task, folder, algorithm, progress=stopping_after(2, KeyboardInterrupt))
+            run = search(task, folder, algorithm, callbacks=[stopping_after(2, KeyboardInterrupt)])
             break
         except KeyboardInterrupt:
             interruptions += 1
@@ -155,7 +156,7 @@ def test_what_was_recorded_stays_and_decides_what_follows(
 ) -> None:
     evaluator = Shuffled(retries=0)
     with pytest.raises(Stopped):
-        search(task, folder, algorithm, evaluator=evaluator, progress=stopping_after(after))
+        search(task, folder, algorithm, evaluator=evaluator, callbacks=[stopping_after(after)])
     before = lasting(evo.Run(folder))
     assert 0 < len(before) < 40
     copy = Path(shutil.copytree(folder, folder.with_name("copy")))
@@ -188,7 +189,7 @@ def test_a_finished_search_replays_from_its_record_alone(algorithm: SteadyState,
 def test_a_record_that_does_not_replay_is_refused(task: Task, folder: Path) -> None:
     algorithm = ALGORITHMS["ecs"]
     with pytest.raises(Stopped):
-        search(task, folder, algorithm, progress=stopping_after(12))
+        search(task, folder, algorithm, callbacks=[stopping_after(12)])
     with closing(sqlite3.connect(folder / "history.sqlite")) as database, database:
         database.execute("UPDATE evaluations SET key = 'other' WHERE turn = (SELECT max(turn) FROM evaluations)")
     with pytest.raises(RunFolderError, match=r"row \d+ is not what this search proposes; it is damaged"):
@@ -223,7 +224,7 @@ def test_when_everything_fails_it_stops(algorithm: SteadyState, task: Task, fold
 
 def test_progress_adds_up(algorithm: SteadyState, task: Task, folder: Path) -> None:
     seen: list[Progress] = []
-    run = search(task, folder, algorithm, progress=seen.append)
+    run = search(task, folder, algorithm, callbacks=[Watch(seen.append)])
     frame = run.history
     last = seen[-1]
     assert (last.generation, last.generations, last.pending) == (5, 5, 0)

@@ -157,7 +157,7 @@ def test_an_interrupted_search_goes_on_although_the_earlier_run_is_gone(
     whole = search(task, tmp_path / "whole", seeds=sources, algorithm=algorithm)
     for name in ("again", "resumed"):
         with pytest.raises(Stopped):
-            search(task, tmp_path / name, seeds=sources, algorithm=algorithm, progress=stopping_after(3))
+            search(task, tmp_path / name, seeds=sources, algorithm=algorithm, callbacks=[stopping_after(3)])
     shutil.rmtree(copied)
     assert_same(search(task, tmp_path / "again", seeds=sources, algorithm=algorithm), whole)
     assert_same(search(task, tmp_path / "resumed", algorithm=algorithm), whole)

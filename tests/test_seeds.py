@@ -131,7 +131,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> evo.Run:
 
 class TestRuns:
     def test_the_front(self, run: evo.Run, task: evo.Task) -> None:
-        front = run.pareto(["error", "params"])
+        front = run.pareto(["error", "macs"])
         everything = FromRun(folder=str(run.folder), most=1000).structures(task)
         assert everything == [run.blueprint(row) for row in front.index]
         assert len(everything) > 6

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import evo
+from evo.callbacks import Progress
 from evo.errors import RunFolderError
 from evo.folder import LOCK, claim_on, claimed
-from evo.search import Progress
 from evo.status import RECENT, status
+from tests.interruptions import Watch
 
 
 @evo.fitness(maximize="score", minimize="weights")
@@ -25,12 +26,12 @@ def picky(candidate: evo.Candidate) -> dict[str, float]:
     return {"score": 1 / candidate.costs["params"]}
 
 
-def interrupt_at(evaluations: int) -> Callable[[Progress], None]:
+def interrupt_at(evaluations: int) -> Watch:
     def watch(progress: Progress) -> None:
         if progress.evaluated >= evaluations:
             raise KeyboardInterrupt
 
-    return watch
+    return Watch(watch)
 
 
 def search(task: evo.Task, folder: Path, *, asynchronous: bool = False, **changed: Any) -> evo.Run:
@@ -97,20 +98,23 @@ def test_a_search_that_is_not_running_has_stopped(run: evo.Run) -> None:
 def test_a_search_that_its_limit_has_stopped(asynchronous: bool, task: evo.Task, folder: Path) -> None:
     search(task, folder, asynchronous=asynchronous, max_evaluations=16)
     found = status(folder)
-    assert (found.state, found.limit) == ("stopped", 16)
-    settings = (folder / "run.toml").read_text()
-    (folder / "run.toml").write_text(settings.replace("max_evaluations = 16", "max_evaluations = 160"))
-    assert status(folder).limit is None
-    (folder / "run.toml").write_text(settings)
+    assert (found.state, found.stop) == ("stopped", evo.Run(folder).stopped)
+    assert found.stop is not None
+    assert found.stop.rule == "max_evaluations"
+    assert json.loads(json.dumps(found.to_dict()))["stop"] == found.stop.to_dict()
     with claimed(folder):
-        assert (status(folder).state, status(folder).limit) == ("running", None)
+        assert (status(folder).state, status(folder).stop) == ("running", None)
+    search(task, folder, asynchronous=asynchronous)
+    assert (status(folder).state, status(folder).stop) == ("finished", None)
 
 
 def test_a_search_that_was_stopped_before_its_limit(task: evo.Task, folder: Path) -> None:
+    search(task, folder, max_evaluations=10)
+    assert status(folder).stop is not None
     with pytest.raises(KeyboardInterrupt):  # in the second generation, of twelve individuals
-        search(task, folder, max_evaluations=24, progress=interrupt_at(10))
+        search(task, folder, max_evaluations=24, callbacks=[interrupt_at(10)])
     found = status(folder)
-    assert (found.state, found.generation, found.limit) == ("stopped", 1, None)
+    assert (found.state, found.generation, found.stop) == ("stopped", 1, None)
     assert 10 <= found.evaluated < 24
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import evo
 from evo.cli.interruption import interruptible, left_by_compression, left_by_search, left_by_training
+from evo.cli.plot import KINDS, listed
 from evo.errors import EvoError, SettingsError
 from evo.export import training_file
 from evo.run import Run
@@ -177,17 +178,77 @@ def front(
         typer.Option(help="Objectives or costs, with commas; default error (or the first objective) and params."),
     ] = None,
     rows: Annotated[int, typer.Option(min=2, help="Rows to print at most.")] = 30,
-    csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
 ) -> None:
-    """Print the individuals that no other beats."""
+    """Print the individuals that no other beats; `evo history --pareto` has all rows and columns."""
     from evo.report.tables import front_table
 
     run = Run(folder)
-    names = [name.strip() for name in objectives.split(",")] if objectives else run.trade_off
-    if csv:
-        run.pareto(names).to_csv(sys.stdout)
+    console().print(front_table(run, listed("objectives", objectives), rows=rows))
+
+
+@app.command()
+def history(
+    folder: Folder,
+    out: Annotated[
+        Path | None, typer.Option(help="File ending in .parquet, .csv or .json; default CSV to standard output.")
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="The individuals that no other beats instead.")] = False,
+    objectives: Annotated[
+        str | None, typer.Option(help="With --pareto: objectives or costs, with commas; default as `evo front`.")
+    ] = None,
+    generations: Annotated[bool, typer.Option("--generations", help="The statistics of generations instead.")] = False,
+    layers: Annotated[int | None, typer.Option(metavar="ID", help="The layers of an individual instead.")] = None,
+    columns: Annotated[bool, typer.Option("--columns", help="Print what the columns mean instead.")] = False,
+) -> None:
+    """Write the history of a run as a table: a row per individual, failures included."""
+    from evo.cli.history import check_file, chosen_table, print_columns, write_table
+
+    check_file(out)
+    frame = chosen_table(
+        Run(folder),
+        pareto=pareto,
+        generations=generations,
+        layers=layers,
+        objectives=listed("objectives", objectives),
+    )
+    if columns:
+        print_columns(frame, console())
     else:
-        console().print(front_table(run, names, rows=rows))
+        write_table(frame, out)
+
+
+@app.command()
+def plot(
+    folder: Folder,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(KINDS)}.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="File: .png, .pdf, .svg, …; default KIND.png here.")] = None,
+    rows: Annotated[
+        list[int] | None, typer.Option("--id", help="Individual to draw, default the best; or to mark, repeatable.")
+    ] = None,
+    x: Annotated[str | None, typer.Option(help="Objective or cost to the right, of front and evolution.")] = None,
+    y: Annotated[str | None, typer.Option(help="Objective or cost upwards, of front and evolution.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Of convergence; default the first.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="Of hypervolume and parallel, with commas.")] = None,
+    widths: Annotated[bool, typer.Option("--widths", help="Layer widths in place of costs, of parallel.")] = False,
+    best: Annotated[int | None, typer.Option(min=1, help="Individuals of a generation: evolution, widths.")] = None,
+    generations: Annotated[str | None, typer.Option(help="Of scores, with commas.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Of filters, the name of a convolution.")] = None,
+) -> None:
+    """Draw a picture of a run into a file."""
+    from evo.cli.plot import plot as draw
+
+    given = {
+        "id": rows or None,
+        "x": x,
+        "y": y,
+        "objective": objective,
+        "objectives": listed("objectives", objectives),
+        "widths": widths or None,
+        "best": best,
+        "generations": listed("generations", generations, int),
+        "layer": layer,
+    }
+    print(f"written: {draw(folder, kind, out, {name: value for name, value in given.items() if value is not None})}")
 
 
 @app.command()
@@ -234,7 +295,7 @@ def export(
     from evo.report.progress import TrainingDisplay
     from evo.training import Recipe
 
-    config, run = resume_config(folder), Run(folder)
+    config, run = resume_config(folder, ["callbacks=[]"]), Run(folder)  # nothing is searched
     row = _row(run, row)
     run.blueprint(row)  # refuses an unknown id
     check_files(out, pt2, onnx)
@@ -302,6 +363,20 @@ def keys(
         print(markdown(), end="")
     else:
         print_keys(console())
+
+
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print every part that a run.toml can name: built in, or brought by an installed package, and whether it works."""
+    from evo.cli import plugins as parts
+
+    found = parts.listing()
+    if as_json:
+        print(parts.as_json(found))
+    else:
+        parts.show(found, console())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from evo.algorithms import ECS, FGA, NSGA2, RandomSearch
+from evo.callbacks.base import Callback, Progress
 from evo.cli.config import Config, read_config, read_overrides
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
@@ -24,7 +25,6 @@ from evo.recipes.fnp import fnp
 from evo.recipes.ocnna import ocnna
 from evo.recipes.synaptic import synaptic
 from evo.report.progress import ProgressDisplay, TrainingDisplay
-from evo.search import Progress
 from evo.task import Task
 from evo.training import EpochReport
 
@@ -39,6 +39,8 @@ PARTS = (
     "out",
     "seed",
     "max_evaluations",
+    "max_seconds",
+    "convergence",
     "reuse",
     "source",
 )
@@ -160,10 +162,10 @@ def compress(method: Method, config: Config, task: Task, console: Console) -> Co
     """Run the recipe, and show on `console` how it goes."""
     parts = {name: getattr(config, name) for name in method.parts}
     with Stages(console) as stages:
-        return method.recipe(task, **parts, progress=stages.search, on_epoch=stages.tuning)
+        return method.recipe(task, **parts, callbacks=[*config.callbacks, stages], on_epoch=stages.tuning)
 
 
-class Stages:
+class Stages(Callback):
     """What a recipe shows: its search while that goes on, then its fine-tuning."""
 
     def __init__(self, console: Console) -> None:
@@ -181,10 +183,10 @@ class Stages:
     ) -> None:
         self._stack.close()
 
-    def search(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Take in the state of the search; with its end, fine-tuning begins."""
         self._show(self._search)
-        self._search(progress)
+        self._search.on_progress(progress)
         if progress.generation == progress.generations:
             self._show(self._tuning)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from evo.algorithms import ALGORITHMS, Algorithm
 from evo.budget import Budget
+from evo.callbacks import CALLBACKS, Callback
 from evo.cli.task_source import TaskSource, TaskTable
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
@@ -17,18 +18,21 @@ from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
 from evo.folder import check_place
-from evo.importing import add_to_path, call, named
+from evo.importing import add_to_path, call
+from evo.plugins import Registry
 from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
-from evo.search import Progress, check, search
+from evo.search import check, search
 from evo.seeding import Seeds
 from evo.seeds import SEED_SOURCES, SeedSource
 from evo.settings import Settings
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
 Table = Mapping[str, Any]
 Part = TypeVar("Part", bound=Settings)
+Made = TypeVar("Made", Fitness, Callback)
 
 DEFAULTS = {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "ecs", "evaluator": "local"}
 """What a table stands for that gives no `name`."""
@@ -47,6 +51,14 @@ class RunTable(Settings):
             ge=1, description="stop before the generation that would exceed this many evaluations; look-ups are free"
         ),
     ] = None
+    max_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="begin no further generation (asynchronous: evaluation) after so much time; `evo resume` goes on "
+            "for as long again",
+        ),
+    ] = None
     reuse: Annotated[
         bool,
         Field(
@@ -61,6 +73,9 @@ class RunTable(Settings):
     budget: Annotated[
         dict[str, Any] | None, Field(description="costs that no candidate may exceed, see below; default: any")
     ] = None
+    convergence: Annotated[
+        dict[str, Any] | None, Field(description="stop when the front has stopped growing, see below; default: never")
+    ] = None
     seeds: Annotated[
         list[dict[str, Any]],
         Field(
@@ -69,6 +84,10 @@ class RunTable(Settings):
         ),
     ]
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
+    callbacks: Annotated[
+        list[dict[str, Any]],
+        Field(default_factory=list, description="what follows the search, a table [[callbacks]] each"),
+    ]
     finetuning: Annotated[
         dict[str, Any] | None,
         Field(description="how `evo compress` fine-tunes, and `evo export` what it found: keys of [task.train]"),
@@ -81,16 +100,19 @@ class Config:
 
     Attributes:
         out: the run's folder.
-        seed, max_evaluations, reuse, encoding, fitness, algorithm, budget, evaluator: as `evo.search` takes them.
+        seed, max_evaluations, max_seconds, convergence, reuse, encoding, fitness, algorithm, budget, evaluator, callbacks: as
+            `evo.search` takes them.
         seeds: where structures to begin with come from; None for those that the folder's search began with.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
-        source: what `evo resume` needs to make task and fitness again; noted in the run's folder.
+        source: what `evo resume` needs to make task, fitness and callbacks again; noted in the run's folder.
     """
 
     out: Path
     seed: int
     max_evaluations: int | None
+    max_seconds: float | None
+    convergence: Convergence | None
     reuse: bool
     encoding: Encoding
     fitness: Fitness
@@ -98,6 +120,7 @@ class Config:
     budget: Budget | None
     evaluator: Evaluator
     seeds: Sequence[SeedSource] | None
+    callbacks: tuple[Callback, ...]
     finetuning: Recipe | None
     task: TaskSource
     source: Table
@@ -122,13 +145,15 @@ class Config:
                 evaluator=self.evaluator,
                 seed=self.seed,
                 max_evaluations=self.max_evaluations,
+                max_seconds=self.max_seconds,
+                convergence=self.convergence,
             )
             Seeds.of(self.seeds, self.out).check(task)
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
 
-    def search(self, task: Task, progress: Callable[[Progress], None] | None = None) -> Run:
-        """Search, or go on searching; see `evo.search`."""
+    def search(self, task: Task, callbacks: Sequence[Callback] = ()) -> Run:
+        """Search, or go on searching, with further callbacks; see `evo.search`."""
         return search(
             task,
             encoding=self.encoding,
@@ -140,8 +165,10 @@ class Config:
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
+            max_seconds=self.max_seconds,
+            convergence=self.convergence,
             reuse=self.reuse,
-            progress=progress,
+            callbacks=(*self.callbacks, *callbacks),
             source=self.source,
         )
 
@@ -208,10 +235,11 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    kept = ("seed", "max_evaluations", "reuse", "encoding", "algorithm", "budget", "evaluator")
+    rules = ("max_evaluations", "max_seconds", "convergence")
+    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
     document = {name: recorded[name] for name in kept if name in recorded}
     document |= {"out": str(folder)}
-    document |= {name: source[name] for name in ("task", "fitness", "finetuning") if name in source}
+    document |= {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
     _override_run(document, overrides, address)
     config = _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
     if config.seeds:
@@ -245,11 +273,19 @@ def _override_run(document: dict[str, Any], overrides: Iterable[str], address: s
     now = read_overrides(overrides).get("evaluator", {})
     if isinstance(before, dict) and isinstance(now, dict):
         names = [table.get("name", DEFAULTS["evaluator"]) for table in (before, before | now)]
-        old, new = (EVALUATORS.get(name) if isinstance(name, str) else None for name in names)
-        if old is not None and new is not None:
-            for key in old.model_fields.keys() - new.model_fields.keys():
+        if names[0] != names[1]:
+            old, new = map(_keys, names)
+            for key in old - new if new else ():
                 before.pop(key, None)
     _override(document, overrides)
+
+
+def _keys(evaluator: object) -> set[str]:
+    """Return the settings of an evaluator; none if there is none of this name, as will be said."""
+    try:
+        return set(EVALUATORS.find(str(evaluator), "evaluator").model_fields)
+    except SettingsError:
+        return set()
 
 
 def _override(document: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -290,20 +326,31 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
     tables = {name: getattr(top, name) for name in DEFAULTS}
     for name, table in tables.items():
         if not isinstance(table.get("name", ""), str):
-            raise SettingsError(f"{where} {name}.name: got {table['name']!r}; expected a name or module:attribute")
+            raise SettingsError(f"{where} {name}.name: {_expected_name(table['name'])}")
     add_to_path([folder, Path.cwd()])
-    algorithm = _part(tables["algorithm"], f"{where} algorithm", ALGORITHMS, Algorithm, folder)  # type: ignore[type-abstract]
+    algorithm = _part(tables["algorithm"], f"{where} algorithm", ALGORITHMS, folder)
     fitness = _fitness(tables["fitness"], f"{where} fitness", folder)
     try:
         algorithm.check(fitness.objectives)
     except SettingsError as error:
         raise SettingsError(f"{where} algorithm: {error}") from None
+    convergence = None if top.convergence is None else Convergence.parse(top.convergence, f"{where} convergence")
+    try:
+        if convergence is not None:
+            convergence.criteria(fitness.objectives)
+    except SettingsError as error:
+        raise SettingsError(f"{where} {error}") from None
+    callbacks = tuple(
+        _callback(table, f"{where} callbacks[{index}]", folder) for index, table in enumerate(top.callbacks)
+    )
     found = TaskSource.find(task, f"{where} task", folder, base)
     source: dict[str, Any] = {
         "folder": str(folder),
         "task": found.described(),
         "fitness": {"name": DEFAULTS["fitness"], **tables["fitness"]},
     }
+    if top.callbacks:
+        source["callbacks"] = top.callbacks
     finetuning = None
     if top.finetuning is not None:
         finetuning = Recipe.parse({"epochs": FINETUNING.epochs, **top.finetuning}, f"{where} finetuning")
@@ -312,26 +359,25 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         out=Path(top.out) if top.out is not None else out,
         seed=top.seed,
         max_evaluations=top.max_evaluations,
+        max_seconds=top.max_seconds,
+        convergence=convergence,
         reuse=top.reuse,
-        encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, Encoding, folder),  # type: ignore[type-abstract]
+        encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, folder),
         fitness=fitness,
         algorithm=algorithm,
         budget=None if top.budget is None else Budget.parse(top.budget, f"{where} budget"),
-        evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, Evaluator, folder),  # type: ignore[type-abstract]
-        seeds=[_source(table, f"{where} seeds[{place}]", folder) for place, table in enumerate(top.seeds)],
+        evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, folder),
+        seeds=[_source(table, f"{where} seeds[{index}]", folder) for index, table in enumerate(top.seeds)],
+        callbacks=callbacks,
         finetuning=finetuning,
         task=found,
         source=source,
     )
 
 
-def _part(table: Table, where: str, registry: Mapping[str, type[Part]], base: type[Part], folder: Path) -> Part:
+def _part(table: Table, where: str, registry: Registry[type[Part]], folder: Path) -> Part:
     """Return the encoding, algorithm or evaluator that a table describes."""
-    what = base.__name__.lower()
-    name = table.get("name", DEFAULTS[what])
-    kind = named(what, name, registry, f"{where}.name", folder)
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise SettingsError(f"{where}.name: {name} is {_what(kind)}, expected a subclass of {_public(base)}")
+    kind = registry.find(table.get("name", DEFAULTS[registry.kind]), f"{where}.name", folder)
     return kind.parse({key: value for key, value in table.items() if key != "name"}, where)
 
 
@@ -340,9 +386,7 @@ def _source(table: Table, where: str, folder: Path) -> SeedSource:
     name = table.get("from")
     if not isinstance(name, str):
         raise SettingsError(f"{where}: expected from = …, one of: {', '.join(SEED_SOURCES)}; got {name!r}")
-    kind = named("source of seeds", name, SEED_SOURCES, f"{where}.from", folder)
-    if not (isinstance(kind, type) and issubclass(kind, SeedSource)):
-        raise SettingsError(f"{where}.from: {name} is {_what(kind)}, expected a subclass of {_public(SeedSource)}")
+    kind = SEED_SOURCES.find(name, f"{where}.from", folder)
     return kind.parse({key: value for key, value in table.items() if key != "from"}, where)
 
 
@@ -365,29 +409,33 @@ def _fitness(table: Table, where: str, folder: Path) -> Fitness:
 def _judge(table: Table, where: str, folder: Path) -> Fitness:
     """Return the fitness that a table names: built in, a decorated function, an object, or a class with settings."""
     name = table.get("name", DEFAULTS["fitness"])
+    return _made(FITNESSES.find(name, f"{where}.name", folder), name, table, where)
+
+
+def _callback(table: Table, where: str, folder: Path) -> Callback:
+    """Return the callback that a table names: built in, a class with settings, or an object."""
+    name = table.get("name")
+    if not isinstance(name, str):
+        raise SettingsError(f"{where}.name: {_expected_name(name)}")
+    return _made(CALLBACKS.find(name, f"{where}.name", folder), name, table, where)
+
+
+def _made(found: type[Made] | Made, name: str, table: Table, where: str) -> Made:
+    """Return an object itself, or one of a class with the settings of a table."""
     settings = {key: value for key, value in table.items() if key != "name"}
-    found = named("fitness", name, FITNESSES, f"{where}.name", folder)
-    if isinstance(found, type) and issubclass(found, Fitness):
-        if issubclass(found, Settings):
-            return found.parse(settings, where)
-        made = call(found, settings, name, where)
-        assert isinstance(made, Fitness)
-        return made
-    if isinstance(found, Fitness):
+    if not isinstance(found, type):
         if settings:
             raise SettingsError(f"{where}.{min(settings)}: {name} is complete as it is and takes no settings")
         return found
-    hint = "decorate it with @evo.fitness(maximize=…)" if callable(found) else "expected a Fitness"
-    raise SettingsError(f"{where}.name: {name} is {_what(found)}; {hint}")
+    if issubclass(found, Settings):
+        parsed: Made = found.parse(settings, where)
+        return parsed
+    made: Made = call(found, settings, name, where)
+    return made
 
 
-def _what(found: object) -> str:
-    name = found.__name__ if isinstance(found, type) else type(found).__name__
-    return f"the class {name}" if isinstance(found, type) else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def _public(base: type) -> str:
-    return f"{base.__module__}.{base.__name__}"
+def _expected_name(found: object) -> str:
+    return f"got {found!r}; expected a name or module:attribute"
 
 
 def _continuing(config: Config) -> Config:

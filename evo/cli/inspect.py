@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from evo.cli.config import read_overrides
 from evo.cli.task_source import load_weights
 from evo.errors import SettingsError
-from evo.importing import add_to_path, call, named
+from evo.importing import add_to_path, call
 from evo.network import Network
 from evo.network.zoo import INPUTS, ZOO
+from evo.plugins import described
 from evo.report.structure import Structure, cost_table, frozen_table, group_table
 
 Shape = tuple[int, ...]
@@ -81,8 +82,8 @@ def inspect(
     Whatever the user's code prints goes to standard error, so that standard output is the command's own.
 
     Args:
-        reference: a network of the zoo, or module:attribute, a network or what returns one; modules are looked for in the
-            current folder too.
+        reference: a network of the zoo or of a plug-in, or module:attribute, a network or what returns one; modules are looked
+            for in the current folder too.
         inputs: the shape of each input, without the batch, e.g. "3,224,224"; the zoo's networks have shapes of their own.
         arguments: "key=value" for the function that returns the network; values as in TOML, or else plain text.
         weights: a safetensors file.
@@ -94,8 +95,10 @@ def inspect(
     """
     with contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        add_to_path([Path.cwd()])
+        found = ZOO.find(reference, WHERE)
         shapes = tuple(map(parse_shape, inputs)) or _natural(reference)
-        model = _model(reference, _arguments(arguments))
+        model = _model(found, reference, _arguments(arguments))
         if weights is not None:
             if not weights.is_file():
                 raise SettingsError(f"--weights: {weights}: no such file")
@@ -122,9 +125,7 @@ def parse_shape(text: str) -> Shape:
 def _natural(reference: str) -> tuple[Shape, ...]:
     if reference in INPUTS:
         return (INPUTS[reference],)
-    if reference in ZOO or ":" in reference:
-        raise SettingsError(f"--input: say which shape {reference} reads, without the batch, e.g. --input 3,224,224")
-    return ()  # no such network, as will be said
+    raise SettingsError(f"--input: say which shape {reference} reads, without the batch, e.g. --input 3,224,224")
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:
@@ -135,20 +136,15 @@ def _arguments(texts: Sequence[str]) -> dict[str, Any]:
     return read_overrides(texts)
 
 
-def _model(reference: str, arguments: dict[str, Any]) -> nn.Module:
-    add_to_path([Path.cwd()])
-    found = named("network", reference, ZOO, WHERE, Path.cwd())
+def _model(found: Any, reference: str, arguments: dict[str, Any]) -> nn.Module:
+    """Return the network that a name stands for, or what the function does that it stands for."""
     if isinstance(found, nn.Module):
         if arguments:
             raise SettingsError(f"--args: {reference} is a network already and takes no arguments")
         return found
-    model = call(found, arguments, reference, WHERE) if callable(found) else found
+    model = call(found, arguments, reference, WHERE)
     if not isinstance(model, nn.Module):
-        verb = "returned" if callable(found) else "is"
-        expected = "a torch.nn.Module" if callable(found) else "a torch.nn.Module or a function returning one"
-        raise SettingsError(
-            f"{WHERE}: {reference} {verb} an object of type {type(model).__name__}, expected {expected}"
-        )
+        raise SettingsError(f"{WHERE}: {reference} returned {described(model)}, expected a torch.nn.Module")
     return model
 
 

@@ -9,19 +9,24 @@ from pydantic.fields import FieldInfo
 
 from evo.algorithms import ALGORITHMS
 from evo.budget import Budget
+from evo.callbacks import CALLBACKS
 from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
 from evo.fitness import FITNESSES, LatencySettings
+from evo.importance import Criterion
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
 from evo.seeds import SEED_SOURCES
 from evo.settings import Settings
+from evo.stopping import Convergence
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): ""}
+_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "", Criterion: ""}
+"""What a type means to somebody who writes TOML; nothing if it cannot be written."""
+
 _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
 
@@ -55,21 +60,25 @@ def sections() -> Iterator[Section]:
     yield Section("top of the file", _about(RunTable), _keys(RunTable))
     yield Section("[task]", f"{_about(TaskTable)} {_names()}", _keys(TaskTable))
     yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", _keys(Recipe))
-    registries: dict[str, Mapping[str, type[Settings]]] = {
-        "encoding": ENCODINGS,
-        "fitness": FITNESSES,
-        "algorithm": ALGORITHMS,
-        "evaluator": EVALUATORS,
+    registries: dict[str, Mapping[str, object]] = {
+        "[encoding]": ENCODINGS,
+        "[fitness]": FITNESSES,
+        "[algorithm]": ALGORITHMS,
+        "[evaluator]": EVALUATORS,
+        "[[callbacks]]": CALLBACKS,
     }
     for table, registry in registries.items():
         for name, kind in registry.items():
-            default = ", the default" if DEFAULTS[table] == name else ""
-            yield Section(f'[{table}] name = "{name}"{default}', _about(kind), _keys(kind))
-        if table == "algorithm":
+            assert isinstance(kind, type)
+            assert issubclass(kind, Settings)
+            default = ", the default" if DEFAULTS.get(table.strip("[]")) == name else ""
+            yield Section(f'{table} name = "{name}"{default}', _about(kind), _keys(kind))
+        if table == "[algorithm]":
             yield Section("[budget]", _about(Budget), _keys(Budget))
             for name, source in SEED_SOURCES.items():
                 yield Section(f'[[seeds]] from = "{name}"', _about(source), _keys(source))
-        if table == "fitness":
+            yield Section("[convergence]", _about(Convergence), _keys(Convergence))
+        if table == "[fitness]":
             yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
 
 
@@ -81,8 +90,9 @@ def markdown() -> str:
         "<!-- Made by `evo keys --markdown > docs/run-toml.md`; do not edit. -->",
         "",
         "`evo search run.toml` reads this file. A minimal one names a network, data and where the weights are; everything",
-        "else has a default. `name` chooses a built-in part, or one of your own as `module:attribute`; modules are looked for",
-        "in the folder of the file and in the current one. `--set algorithm.population=20` overrides any key.",
+        "else has a default. `name` chooses a built-in part, one of an installed plug-in (`evo plugins` lists them all), or",
+        "one of your own as `module:attribute`; modules are looked for in the folder of the file and in the current one.",
+        "`--set algorithm.population=20` overrides any key.",
     ]
     for section in sections():
         lines += [
@@ -156,7 +166,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None or value == {} or isinstance(value, Settings) else _plain(value)
+    return "" if value is None or value in ({}, []) or isinstance(value, Settings) else _plain(value)
 
 
 def _plain(value: Any) -> str:

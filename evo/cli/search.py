@@ -21,12 +21,11 @@ def search(config: Config, screen: Console) -> None:
     """Search with a live display, then print what was found."""
     task = make_task(config, screen)
     with network_kept(config.out), ProgressDisplay(screen) as show:
-        run = config.search(task, show)
-    done = len(run.generations)
-    if done < config.algorithm.rounds:
+        run = config.search(task, [show])
+    if (stop := run.stopped) is not None:
         print(
-            f"stopped after generation {done} of {config.algorithm.rounds}: the next one could exceed max_evaluations = "
-            f"{config.max_evaluations}; to go on: evo resume {shlex.quote(str(run.folder))} --set max_evaluations=…"
+            f"stopped after generation {len(run.generations)} of {config.algorithm.rounds}: {stop.reason}; to go on: "
+            f"evo resume {shlex.quote(str(run.folder))}{stop.option and f' --set {stop.option}'}"
         )
     print_summary(run, screen)
 
@@ -60,7 +59,7 @@ def make_task(config: Config, screen: Console) -> Task:
 def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
-    screen.print(front_table(run, run.trade_off, rows=8))
+    screen.print(front_table(run, rows=8))
     if SOURCES in run.settings:
         counted = zip(run.settings[SOURCES], run.settings[TAKEN], strict=True)
         parts = [f"{n['taken']} of {n['made']} from {one.get('folder', one['from'])}" for one, n in counted]

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from evo.errors import EvoError, SettingsError
-from evo.importing import call, describe, named
+from evo.importing import call, describe
 from evo.network.checkpoint import load
 from evo.network.template import fill, tensors_of
 from evo.network.zoo import ZOO
@@ -26,12 +26,16 @@ from evo.training.datasets import DATASETS
 class TaskTable(Settings):
     """Network and data, by name."""
 
-    model: Annotated[str, Field(description="a network of the zoo, or module:attribute, a network or what returns one")]
+    model: Annotated[
+        str,
+        Field(description="a network of the zoo or of a plug-in, or module:attribute: a network or what returns one"),
+    ]
     model_args: Annotated[dict[str, Any], Field(default_factory=dict, description="arguments of that function")]
     data: Annotated[
         str,
         Field(
-            description="a built-in data set, or module:attribute: (train, val) or (train, val, test), or what returns it"
+            description="a built-in data set, one of a plug-in, or module:attribute: (train, val) or (train, val, test), or "
+            "what returns it"
         ),
     ]
     data_args: Annotated[dict[str, Any], Field(default_factory=dict, description="arguments of that function")]
@@ -85,13 +89,10 @@ class TaskSource:
             raise SettingsError(
                 f"{where}: {table.model} comes untrained; name its weights, or train it first with epochs = … in [task.train]"
             )
-        model = named("network", table.model, ZOO, f"{where}.model", folder)
-        if isinstance(model, nn.Module):
-            if table.model_args:
-                raise SettingsError(f"{where}.model_args: {table.model} is a network already and takes no arguments")
-        elif not callable(model):
-            raise _wrong(f"{where}.model", table.model, model, "a torch.nn.Module or a function returning one")
-        data = named("data set", table.data, DATASETS, f"{where}.data", folder)
+        model = ZOO.find(table.model, f"{where}.model", folder)
+        if isinstance(model, nn.Module) and table.model_args:
+            raise SettingsError(f"{where}.model_args: {table.model} is a network already and takes no arguments")
+        data = DATASETS.find(table.data, f"{where}.data", folder)
         if table.data_args and not callable(data):
             raise SettingsError(f"{where}.data_args: {table.data} is data already and takes no arguments")
         return cls(table, recipe, model, data, where, folder, base)

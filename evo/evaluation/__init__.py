@@ -3,7 +3,10 @@
 from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate
 from evo.evaluation.local import LocalEvaluator
 from evo.evaluation.ray import RayEvaluator
+from evo.plugins import Registry, subclass_of
 
-EVALUATORS: dict[str, type[Evaluator]] = {"local": LocalEvaluator, "ray": RayEvaluator}
+EVALUATORS: Registry[type[Evaluator]] = Registry(
+    "evaluator", "evo.evaluators", {"local": LocalEvaluator, "ray": RayEvaluator}, subclass_of(Evaluator)
+)
 
 __all__ = ["EVALUATORS", "Evaluator", "Job", "LocalEvaluator", "Outcome", "RayEvaluator", "Session", "evaluate"]

@@ -1,108 +1,13 @@
-"""Which filters stay when a number of them is given: methods by name, and their choices for one network."""
-
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TypeAlias
+"""Which filters stay when a number of them is given: the choices of a criterion for one network."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from evo.blueprint import BoolArray
-from evo.errors import SettingsError, unknown_name
-from evo.importance.clusters import Clusters
-from evo.importance.filters import FloatArray, filter_vectors
-from evo.importance.magnitude import l1, l2
-from evo.importance.neighbours import reciprocal_order
-from evo.importance.norm_scale import bn_scale
-from evo.importance.ocnna import ocnna_scores
+from evo.errors import SettingsError
+from evo.importance.criteria import Choice, Criterion, Material, criterion_of
 from evo.network import CouplingGroup, Network
 from evo.training.data import Samples
-
-Choice: TypeAlias = Callable[[int], NDArray[np.int64]]
-"""Returns, for a number of filters to keep, which of one part of a group."""
-
-Method: TypeAlias = Callable[["Material", CouplingGroup, int], list[Choice]]
-"""Returns the choices of every part of a group; the number is a seed for this group alone."""
-
-Scores: TypeAlias = Callable[[Network], Mapping[str, ArrayLike]]
-"""A user's own method: scores per channel, larger is kept, shape (channels,), by name of the group."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What methods choose by.
-
-    Attributes:
-        network: whose filters are chosen.
-        samples: training images, for methods that look at feature maps.
-        seed: of the choice of such images.
-    """
-
-    network: Network
-    samples: Samples | None
-    seed: int
-
-    @cached_property
-    def importance(self) -> dict[str, FloatArray]:
-        """OCNNA's importance of all channels, by name of the group; computed when it is first asked for."""
-        if self.samples is None:
-            raise SettingsError("select: 'ocnna' looks at feature maps; give FilterSelection training images (samples)")
-        return ocnna_scores(self.network, self.samples, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Keeps the first of an order, best first: the choices of different numbers are nested."""
-
-    order: NDArray[np.int64]
-
-    def __call__(self, count: int) -> NDArray[np.int64]:
-        """Return the `count` best."""
-        return self.order[:count]
-
-
-def _ranked(scores: FloatArray, group: CouplingGroup) -> list[Choice]:
-    """Rank every part of a group by its scores, ties by index."""
-    return [Ranking(np.argsort(-part, kind="stable")) for part in scores.reshape(group.parts, -1)]
-
-
-def _by(score: Callable[[Network, CouplingGroup], FloatArray]) -> Method:
-    return lambda material, group, seed: _ranked(score(material.network, group), group)
-
-
-def _vectors(material: Material, group: CouplingGroup) -> Sequence[FloatArray]:
-    return np.split(filter_vectors(material.network, group), group.parts)
-
-
-def _knn(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
-    return [Ranking(reciprocal_order(part)) for part in _vectors(material, group)]
-
-
-def _kmeans(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
-    return [Clusters.of(part, seed) for part in _vectors(material, group)]
-
-
-def _random(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
-    return _ranked(np.random.default_rng(seed).random(group.size), group)
-
-
-def _ocnna(material: Material, group: CouplingGroup, seed: int) -> list[Choice]:
-    return _ranked(material.importance[group.name], group)
-
-
-NORMS: dict[str, Callable[[Network, CouplingGroup], FloatArray]] = {"l1": l1, "l2": l2, "bn_scale": bn_scale}
-"""Scores of a group's channels by the size of their weights, of a mean near one in every layer."""
-
-METHODS: dict[str, Method] = {
-    **{name: _by(norm) for name, norm in NORMS.items()},
-    "knn": _knn,
-    "kmeans": _kmeans,
-    "random": _random,
-    "ocnna": _ocnna,
-}
-"""L1 and L2 norm, k-reciprocal nearest neighbours (FNP), k-means, chance, the scale of the batch normalisation, and OCNNA."""
 
 
 class FilterSelection:
@@ -113,25 +18,23 @@ class FilterSelection:
     """
 
     def __init__(
-        self, network: Network, method: str | Scores, seed: int = 0, *, samples: Samples | None = None
+        self, network: Network, select: str | Criterion, seed: int = 0, *, samples: Samples | None = None
     ) -> None:
-        """Take a method.
+        """Take a criterion.
 
         Args:
             network: whose filters are chosen.
-            method: one of `METHODS`, or a function that scores all channels of a network, larger is kept.
+            select: a criterion, or the name of one: of `CRITERIA`, of a plug-in, or module:attribute.
             seed: of "random" and "kmeans", and of the images of "ocnna".
-            samples: training images for "ocnna", which runs the network on 5,000 of them when the first filters are chosen.
+            samples: training images for "ocnna", which runs the network on 5,000 of them when the first filters are chosen,
+                and for criteria of one's own.
 
         Raises:
-            SettingsError: there is no such method.
+            SettingsError: there is no such criterion.
         """
-        if isinstance(method, str) and method not in METHODS:
-            raise SettingsError(f"select: {unknown_name('filter selection', method, METHODS)}")
         self._network = network
+        self._criterion = criterion_of(select)
         self._material = Material(network, samples, seed)
-        self._method = method
-        self._seed = seed
         self._choices: dict[str, list[Choice]] = {}
         self._masks: dict[tuple[str, int], BoolArray] = {}
 
@@ -142,8 +45,8 @@ class FilterSelection:
             counts: kept channels, shape (G,), in the order of the network's groups.
 
         Raises:
-            SettingsError: a count is not legal for its group, or a user's method returned something else than scores.
-            NetworkError: the method cannot tell which filters of a group matter.
+            SettingsError: a count is not legal for its group, or a criterion of one's own chose something else.
+            NetworkError: the criterion cannot tell which filters of a group matter.
         """
         wanted = np.asarray(counts)
         groups = self._network.groups
@@ -170,35 +73,14 @@ class FilterSelection:
         if count == group.size:
             return np.ones(group.size, dtype=bool)
         if group.name not in self._choices:
-            self._choices[group.name] = self._look_at(group)
+            self._choices[group.name] = self._criterion.choices(self._material, group)
         mask = np.zeros((group.parts, group.size // group.parts), dtype=bool)
-        for row, choose in zip(mask, self._choices[group.name], strict=True):
+        choices = self._choices[group.name]
+        for row, choose in zip(mask, choices, strict=False):
             row[choose(count // group.parts)] = True
-        return mask.reshape(-1)
-
-    def _look_at(self, group: CouplingGroup) -> list[Choice]:
-        if isinstance(self._method, str):
-            # A seed of its own for each group: whether others are cut, and in which order, makes no difference.
-            digest = hashlib.sha256(f"{self._seed}\0{group.name}".encode()).digest()
-            return METHODS[self._method](self._material, group, int.from_bytes(digest[:4], "little"))
-        given = self._own_scores.get(group.name, ())
-        try:
-            scores = np.asarray(given, dtype=np.float64)
-        except (TypeError, ValueError, RuntimeError) as error:  # text, a tensor that is elsewhere or has a gradient
+        if len(choices) != group.parts or (mask.sum(1) != count // group.parts).any():
             raise SettingsError(
-                f"select: {group.name} got what NumPy cannot read as numbers ({error}); expected {group.size}, one per channel"
-            ) from None
-        if scores.shape != (group.size,) or np.isnan(scores).any():
-            what = "NaN" if np.isnan(scores).any() else f"scores of shape {scores.shape}"
-            raise SettingsError(f"select: {group.name} got {what}; expected {group.size} numbers, one per channel")
-        return _ranked(scores, group)
-
-    @cached_property
-    def _own_scores(self) -> Mapping[str, ArrayLike]:
-        assert not isinstance(self._method, str)
-        scores = self._method(self._network)
-        if not isinstance(scores, Mapping):
-            raise SettingsError(
-                f"select: got {type(scores).__name__} from the function; expected scores per channel by name of the group"
+                f"select: {self._criterion.name} keeps {mask.sum(1).tolist()} channels of the parts of {group.name}; "
+                f"expected {count // group.parts} of each"
             )
-        return scores
+        return mask.reshape(-1)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from evo.blueprint import FULL_BITS
+from evo.columns import Column, table
 from evo.errors import NetworkError, SettingsError, unknown_name
 from evo.network.cost_plan import Affine, CostPlan, IntArray, Terms, check_range
 
@@ -21,6 +22,36 @@ COSTS = {
     "feature_maps": "values in the outputs of all convolutional and linear layers for one input (ECS eq. 11)",
     "peak_memory": "bytes of activations alive at once, at most, in a forward pass of one input",
 }
+
+UNITS = {
+    "params": "parameters",
+    "weights": "weights",
+    "macs": "multiply-accumulates",
+    "bytes": "bytes",
+    "feature_maps": "values",
+    "peak_memory": "bytes",
+}
+"""What the costs count."""
+
+LAYERS = {
+    "layer": Column("dotted name of the layer, and at the end of all of them together, total", "str"),
+    "filters": Column("output channels of the original", "int64"),
+    "kept_filters": Column("output channels of the candidate", "int64"),
+    "pruned": Column("share of the filters that is gone, from 0 to 1", "float64"),
+    "weights": Column("weights of the original, biases left out", "int64"),
+    "kept_weights": Column("weights of the candidate, biases left out", "int64"),
+    "macs": Column("multiply-accumulate operations of the original for one input", "int64"),
+    "kept_macs": Column("multiply-accumulate operations of the candidate for one input", "int64"),
+    "feature_maps": Column("values in the outputs of the original for one input", "int64"),
+    "kept_feature_maps": Column("values in the outputs of the candidate for one input", "int64"),
+    "bits": Column("bits per weight of the candidate; in total their mean over its weights", "float64", "bits"),
+    "bytes": Column("size of the original's weights", "int64", "bytes"),
+    "kept_bytes": Column("size of the candidate's weights, with the scales of quantised layers", "int64", "bytes"),
+    "r_c": Column("compression, ECS eq. 10: weights / kept_weights, whatever their bits", "float64"),
+    "r_s": Column("speed-up, ECS eq. 9: macs / kept_macs", "float64"),
+    "r_f": Column("ratio of feature maps, ECS eq. 11: feature_maps / kept_feature_maps", "float64"),
+}
+"""The columns of a candidate's table of layers."""
 
 _SUMS = ("params", "weights", "macs", "feature_maps")
 """The costs that are polynomials of the counts; "bytes" follows from "params", and "peak_memory" is a maximum."""
@@ -249,40 +280,33 @@ class CostModel:
     def table(self, counts: ArrayLike, bits: ArrayLike | None = None) -> pd.DataFrame:
         """Return ECS's report of one candidate (Tables 2 to 4): a row per layer, indexed by name, and "total".
 
-        Columns: `filters` and `weights` of the original and `kept_filters`, `kept_weights` of the candidate; with `bits`,
-        shape (L,), also these (in total their mean over the kept weights) and `kept_bytes`, of the kept weights with their
-        scales; compression `r_c` (eq. 10, weights), speed-up `r_s` (eq. 9, multiplications), feature-map ratio `r_f`
-        (eq. 11). `r_c` counts weights, whatever their bits: with 8 instead of 32, ECS's is four times as large.
+        Columns are those of `LAYERS`.
+
+        Args:
+            counts: kept channels, shape (G,).
+            bits: of the layers' weights, shape (L,); default none are quantised.
         """
         kept = self._kept(counts)
-        frame = pd.DataFrame(
-            {
-                "filters": self._outputs(self.sizes),
-                "kept_filters": self._outputs(kept),
-                "weights": self.weights(self.sizes),
-                "kept_weights": self.weights(kept),
-            },
-            index=pd.Index([layer.name for layer in self.layers], name="layer"),
-        )
-        integers = list(frame.columns)
-        if bits is not None:
-            frame["bits"] = np.asarray(bits, dtype=np.float64)
-            frame["kept_bytes"] = self.layer_bytes(kept, bits)
-            integers.append("kept_bytes")
-        before, after = self.costs(self.sizes), self.costs(kept)
-        # Within a layer every weight multiplies equally often, whichever weights are left.
-        frame["r_c"] = frame["r_s"] = frame["weights"] / frame["kept_weights"]
-        frame["r_f"] = frame["filters"] / frame["kept_filters"]
-        total = {
-            **frame[integers].sum().to_dict(),
-            "r_c": before["weights"] / after["weights"],
-            "r_s": before["macs"] / after["macs"],
-            "r_f": before["feature_maps"] / after["feature_maps"],
-        }
-        if bits is not None:
-            total["bits"] = (frame["bits"] * frame["kept_weights"]).sum() / frame["kept_weights"].sum()
-        frame.loc["total"] = pd.Series(total)
-        return frame.astype(dict.fromkeys(integers, "int64"))
+        depth = np.full(len(self.layers), FULL_BITS, dtype=np.int64) if bits is None else np.asarray(bits)
+        whole = np.full_like(depth, FULL_BITS)
+        uses = np.array([layer.uses for layer in self.layers], dtype=np.int64)
+        values: dict[str, NDArray[Any]] = {"layer": np.array([layer.name for layer in self.layers] + ["total"])}
+        for prefix, widths, widths_bits in (("", self.sizes, whole), ("kept_", kept, depth)):
+            columns = {
+                "filters": self._outputs(widths),
+                "weights": self.weights(widths),
+                "macs": self.weights(widths) * uses,
+                "feature_maps": self._outputs(widths) * self.positions,
+                "bytes": self.layer_bytes(widths, widths_bits),
+            }
+            values |= {prefix + name: np.append(column, column.sum()) for name, column in columns.items()}
+        weights = values["kept_weights"]
+        values["pruned"] = (values["filters"] - values["kept_filters"]) / values["filters"]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a layer that keeps nothing
+            values["bits"] = np.append(depth, (depth * weights[:-1]).sum() / weights[-1])
+            for ratio, name in (("r_c", "weights"), ("r_s", "macs"), ("r_f", "feature_maps")):
+                values[ratio] = values[name] / values[f"kept_{name}"]
+        return table(values, LAYERS).set_index("layer")
 
     def _kept(self, counts: ArrayLike) -> IntArray:
         """Return counts as int64 that are between 0 and the groups' sizes."""

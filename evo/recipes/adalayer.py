@@ -1,6 +1,6 @@
 """AdaLayerNet (Zhu 2025): filters and bits per layer by a closed form, evolved further if asked to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import pandas as pd
 from evo.algorithms import Algorithm, RandomSearch
 from evo.blueprint import Blueprint
 from evo.budget import Budget
+from evo.callbacks.base import Callback
 from evo.encodings.budgeted import limits_of
-from evo.encodings.channels import selection
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
 from evo.errors import EvaluatorError, SettingsError
@@ -23,7 +23,8 @@ from evo.importance.contributions import contributions, perturbations
 from evo.policy import Policy, closed_form, layer_table, uniform
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
-from evo.search import Progress, check, search
+from evo.search import check, search
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Hook, Recipe, WeightedL1
 
@@ -61,8 +62,10 @@ def adalayer(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> PolicyCompression:
@@ -77,8 +80,8 @@ def adalayer(
         finetuning: of the winner, through its rounded weights, with the penalty of eq. 5; default ten epochs.
         tries: individuals to fine-tune: the most accurate of those that have neither more bytes nor more multiply-accumulates
             than the closed form, which is one of them. The one with the lowest validation error wins.
-        evaluator, out, seed, max_evaluations, reuse, progress, source: see `evo.search`. The contributions are a run of
-            their own in the folder "contributions" of this one.
+        evaluator, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks, source: see `evo.search`. The
+            contributions are a run of their own in the folder "contributions" of this one.
         on_epoch: of the fine-tuning, see `evo.training.train`.
 
     Raises:
@@ -96,6 +99,9 @@ def adalayer(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
+        callbacks=callbacks,
     )
     expect("encoding", encoding, LayerPolicy)
     check_tuning(finetuning, tries, task)
@@ -120,8 +126,10 @@ def adalayer(
         out=folder,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         reuse=reuse,
-        progress=progress,
+        callbacks=callbacks,
         source=source,
     )
 
@@ -185,7 +193,7 @@ def uniform_compression(
         algorithm=algorithm,
         budget=budget,
         evaluator=evaluator,
-        seeds=[policy.blueprint(FilterSelection(task.network, selection(select), samples=task.train))],
+        seeds=[policy.blueprint(FilterSelection(task.network, select, samples=task.train))],
         out=folder_for(out),
         seed=seed,
     )
@@ -209,7 +217,7 @@ def measure_contributions(
         EvaluatorError: one of them cannot be measured.
         EvoError: what `evo.search` raises.
     """
-    chosen = FilterSelection(task.network, selection(encoding.select), samples=task.train)
+    chosen = FilterSelection(task.network, encoding.select, samples=task.train)
     structures = perturbations(task.network, chosen, encoding.closed_form.perturb, encoding.free)
     if not structures:
         return {}

@@ -6,13 +6,15 @@ from typing import Any
 
 from evo.algorithms import ECS
 from evo.budget import Budget
+from evo.callbacks.base import Callback
 from evo.encodings.filter_bits import FilterBits
 from evo.evaluation import Evaluator
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
-from evo.search import Progress, search
+from evo.search import search
 from evo.seeding import Seed
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -31,8 +33,10 @@ def ecs(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Compression:
@@ -44,8 +48,8 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, reuse, progress, source: see
-            `evo.search`; defaults are the paper's, scaled down.
+        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse,
+            callbacks, source: see `evo.search`; defaults are the paper's, scaled down.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
         on_epoch: of the fine-tuning, see `evo.training.train`.
@@ -67,8 +71,10 @@ def ecs(
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         reuse=reuse,
-        progress=progress,
+        callbacks=callbacks,
         source=source,
     )
     return tune(run, task, _candidates(run, tries), finetuning, until_original=True, on_epoch=on_epoch)

@@ -6,13 +6,15 @@ from typing import Any
 
 from evo.algorithms import FGA
 from evo.budget import Budget
+from evo.callbacks.base import Callback
 from evo.encodings.channel_vector import ChannelVector
 from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
-from evo.search import Progress, check, search
+from evo.search import check, search
 from evo.seeding import Seed
+from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
 
@@ -31,8 +33,10 @@ def fnp(
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    convergence: Convergence | None = None,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Compression:
@@ -44,8 +48,8 @@ def fnp(
             one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
             `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
             candidates, a score of gradients for the promising, training for the best.
-        fitness, algorithm, evaluator, seeds, out, seed, max_evaluations, reuse, progress, source: see `evo.search`; the
-            defaults are the paper's, with the robust score.
+        fitness, algorithm, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks, source:
+            see `evo.search`; the defaults are the paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
             has. With a budget and without γ, V* is the largest network within it.
         finetuning: of the winner; default ten epochs.
@@ -67,6 +71,9 @@ def fnp(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
+        callbacks=callbacks,
     )
     expect("encoding", encoding, ChannelVector)
     check_tuning(finetuning, tries, task)
@@ -87,8 +94,10 @@ def fnp(
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
+        max_seconds=max_seconds,
+        convergence=convergence,
         reuse=reuse,
-        progress=progress,
+        callbacks=callbacks,
         source=source,
     )
     # Select weights: the encoding has kept the filters that its `select` chooses. Fine-tune.

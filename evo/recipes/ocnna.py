@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from evo.algorithms import RandomSearch
+from evo.callbacks.base import Callback
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import Evaluator, LocalEvaluator
@@ -23,7 +24,7 @@ from evo.importance.ocnna import IMAGES, VARIANCE, check_measurement
 from evo.importance.percentiles import PERCENTILE, listed
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
-from evo.search import Progress, check, search
+from evo.search import check, search
 from evo.seeding import Seeds
 from evo.task import Task
 from evo.training import EpochReport, Recipe, error_rate
@@ -68,7 +69,7 @@ def ocnna(
     out: str | Path | None = None,
     seed: int = 0,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> OcnnaCompression:
@@ -88,7 +89,7 @@ def ocnna(
         fitness: measures the structures; default their error as they are cut, with batch normalisation recalibrated.
         evaluator: where scores and structures are computed; default all processors of this machine.
         finetuning: of the chosen structure; default ten epochs.
-        out, seed, reuse, progress, source: see `evo.search`.
+        out, seed, reuse, callbacks, source: see `evo.search`.
         on_epoch: of the fine-tuning, see `evo.training.train`.
 
     Raises:
@@ -107,6 +108,7 @@ def ocnna(
         evaluator=evaluator,
         seed=seed,
         max_evaluations=None,
+        callbacks=callbacks,
     )
     check_tuning(finetuning, task=task)
     check_measurement(task.train, images, variance)
@@ -126,7 +128,7 @@ def ocnna(
         out=folder,
         seed=seed,
         reuse=reuse,
-        progress=progress,
+        callbacks=callbacks,
         source=source,
     )
     original = int(task.network.cost_of(task.network.full)["params"])

@@ -1,6 +1,6 @@
 """Synaptic pruning (Ahmadi and Mahboobi Esfanjani 2025): weak connections go while the network learns, dead units after."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 
 from evo.algorithms import RandomSearch
+from evo.callbacks.base import Callback
 from evo.encodings.filter_bits import FilterBits
 from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.network.origin import origin_of
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
-from evo.search import Progress, search
+from evo.search import search
 from evo.task import Task
 from evo.training import Appraisal, EpochReport, Recipe, appraisals, error_rate, slice_dead_units
 from evo.training.connections import connections_left
@@ -52,7 +53,7 @@ def synaptic(
     out: str | Path | None = None,
     seed: int = 0,
     reuse: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> SynapticCompression:
@@ -67,7 +68,7 @@ def synaptic(
         appraisal: when a connection goes; default that of `finetuning`, or else `Appraisal()`.
         finetuning: how to train; default ten epochs. With `patience` the best epoch is kept, with the connections it had.
         evaluator: where the original's error is measured; default this machine.
-        out, seed, reuse, progress, source: see `evo.search`.
+        out, seed, reuse, callbacks, source: see `evo.search`.
         on_epoch: of the training, see `evo.training.train`.
 
     Raises:
@@ -90,7 +91,7 @@ def synaptic(
         out=out,
         seed=seed,
         reuse=reuse,
-        progress=progress,
+        callbacks=callbacks,
         source=source,
     )
     made = tune(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evo.errors import SettingsError
+from evo.report.style import Picture
 
 NAMED = 10
 """Layers up to which each has a colour and a name; of more, the first is dark and the last is light."""
@@ -29,7 +30,7 @@ def plot_appraisals(history: pd.DataFrame) -> Figure:
     """
     if history.empty:
         raise SettingsError("history: it has no appraisals; was the network trained with an appraisal?")
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure = Picture(figsize=(7, 7), layout="constrained")
     left, dead, error = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
     layers = list(history.groupby("layer", sort=False))
     palette: Any = colormaps["tab10"].colors  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evo.errors import SettingsError, unknown_name
+from evo.report.style import Picture
 
 
 def plot_sensitivity(sensitivity: pd.DataFrame, original_error: float | None = None, error: str = "error") -> Figure:
@@ -21,7 +22,7 @@ def plot_sensitivity(sensitivity: pd.DataFrame, original_error: float | None = N
         if name not in sensitivity:
             raise SettingsError(unknown_name("column", name, map(str, sensitivity.columns)))
     shown = sensitivity.sort_values("k")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Picture(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.spines["top"].set_visible(False)
     axes.plot(shown["k"], 100 * (1 - shown[error]), color="C0", marker="o", label="accuracy")

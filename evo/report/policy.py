@@ -1,4 +1,9 @@
-"""Pictures of a layer policy: ribbon, fingerprint, before and after, and the table (AdaLayerNet, Figs. 2 to 6)."""
+"""Pictures of the layers of one candidate: ribbon, fingerprint, before and after, and a policy's table (AdaLayerNet, Figs. 2
+to 6).
+
+They draw the table of an `evo.policy.Policy`, which counts parameters, or the rows of layers of `Run.layers`, which counts
+weights, of any encoding. Where no layer is quantised, nothing is said of bits.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,24 +14,29 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from evo.blueprint import FULL_BITS
 from evo.errors import SettingsError
+from evo.report.labels import LABELS
+from evo.report.style import PALETTE, Picture, line_styles
 
 FloatArray = NDArray[np.float64]
 
 AXES = {
     "kept_params": "parameters",
+    "kept_weights": "weights",
     "kept_macs": "FLOPs",
+    "kept_feature_maps": "feature\nmaps",
     "pruned": "pruning",
     "bits": "bits",
     "A": "accuracy\ncontribution",
 }
-"""The axes of a fingerprint, by column of a policy's table."""
+"""The axes of a fingerprint, by column; those that a table has are drawn, bits only if any layer is quantised."""
 
 OVERLAID = 9
 """Layers whose fingerprints share one picture; of more, each has its own."""
@@ -79,98 +89,108 @@ def policy_table(layers: pd.DataFrame) -> pd.DataFrame:
 def plot_ribbon(layers: pd.DataFrame, title: str = "Architecture ribbon") -> Figure:
     """Plot one segment per layer: width ∝ parameters kept, colour = bits, hatch density = share of filters pruned (Fig. 3).
 
+    Where no layer is quantised, the colour is the share of filters pruned.
+
     Args:
-        layers: the table of an `evo.policy.Policy`.
+        layers: a row per layer, see the module.
         title: of the picture.
     """
+    size, quantised = _size(layers), _quantised(layers)
     count, labels = len(layers), _labels(layers)
     wide = 1.2 + 0.065 * count * max(len(line) for label in labels for line in label.split("\n"))
     crowded = count > LABELLED or wide > WIDEST
     if crowded:
         labels = [_short(name) for name in layers.index]
     width = max(9.0, 2 + 0.24 * count if crowded else wide)
-    figure = Figure(figsize=(width, 3.9 if crowded else 3.1), layout="constrained")
+    figure = Picture(figsize=(width, 3.9 if crowded else 3.1), layout="constrained")
     axes = figure.subplots()
-    shares = layers["kept_params"].to_numpy(dtype=float) / layers["kept_params"].sum()
+    shares = layers[f"kept_{size}"].to_numpy(dtype=float) / layers[f"kept_{size}"].sum()
     ends = np.cumsum(shares)
-    colours, norm = _bit_colours(layers["bits"])
-    for share, end, bits, pruned in zip(shares, ends, layers["bits"], layers["pruned"], strict=True):
+    colours, norm = _bit_colours(layers["bits"]) if quantised else (colormaps["cividis"], Normalize(0, 1))
+    shown = layers["bits" if quantised else "pruned"]
+    for share, end, value, pruned in zip(shares, ends, shown, layers["pruned"], strict=True):
         axes.add_patch(
             Rectangle(
                 (end - share, 0.0),
                 share,
                 1.0,
-                facecolor=colours(norm(bits)),
+                facecolor=colours(norm(value)),
                 edgecolor=(1, 1, 1, 0.75),
                 linewidth=0,
-                hatch=_hatch(pruned),
+                hatch=_hatch(pruned) if quantised else "",
             )
         )
     axes.vlines(ends[:-1][shares[:-1] > 0.003], 0, 1, color="white", linewidth=1.2)
     _label_segments(axes, labels, ends - shares / 2, crowded=crowded)
     axes.set(xlim=(-0.005, 1.005), ylim=(-1.4 if crowded else -0.85, 1.06), title=title)
     axes.axis("off")
-    bar = figure.colorbar(
-        ScalarMappable(norm, colours), ax=axes, shrink=0.6, aspect=12, pad=0.01, label="bits per weight"
-    )
-    shown = np.arange(int(layers["bits"].min()), int(layers["bits"].max()) + 1)
-    bar.set_ticks(shown[:: max(1, len(shown) // 8)].tolist())
-    bar.ax.minorticks_off()
-    _hatch_legend(figure, layers["pruned"])
+    text = "bits per weight" if quantised else "filters pruned"
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.6, aspect=12, pad=0.01, label=text)
+    if quantised:
+        steps = np.arange(int(shown.min()), int(shown.max()) + 1)
+        bar.set_ticks(steps[:: max(1, len(steps) // 8)].tolist())
+        bar.ax.minorticks_off()
+        _hatch_legend(figure, layers["pruned"])
+    else:
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+        below = "" if crowded else "; below: their number, and the share of filters that is gone"
+        figure.supxlabel(f"width: {LABELS[size]} kept{below}", fontsize=8, color="0.35")
     return figure
 
 
 def plot_fingerprint(layers: pd.DataFrame, title: str = "Layer fingerprints") -> Figure:
-    """Plot one polygon per layer over parameters, FLOPs, pruning, bits and accuracy contribution (Fig. 2).
+    """Plot one polygon per layer over what is kept of it, pruning, and bits and accuracy contribution if there are (Fig. 2).
 
     Every axis is a share of the largest layer's value; pruning is the share of filters that is gone. Up to nine layers lie
     over each other; of more, each has a panel of its own, with the others in grey behind it.
 
     Args:
-        layers: the table of an `evo.policy.Policy` with its column A, as the closed form gives it.
+        layers: a row per layer, see the module; the closed form's table also has the contributions, its column A.
         title: of the picture.
 
     Raises:
-        SettingsError: a column is missing.
+        SettingsError: it has fewer than three columns of `AXES`.
     """
-    missing = [name for name in AXES if name not in layers]
-    if missing:
+    drawn = [name for name in AXES if name in layers and (name != "bits" or _quantised(layers))]
+    if len(drawn) < 3:
         raise SettingsError(
-            f"layers: the fingerprint lacks the column {missing[0]!r}, which the closed form's table has"
+            f"layers: a fingerprint takes three of the columns {', '.join(AXES)}, got {', '.join(drawn)}"
         )
-    values = layers[list(AXES)].to_numpy(dtype=float)
-    largest = np.where(np.array(list(AXES)) == "pruned", 1.0, values.max(0))
+    values = layers[drawn].to_numpy(dtype=float)
+    largest = np.where(np.array(drawn) == "pruned", 1.0, values.max(0))
     shares = values / np.where(largest > 0, largest, 1.0)
     names = [str(name) for name in layers.index]
     if len(names) <= OVERLAID:
-        return _overlaid(names, shares, title)
-    return _small_multiples(names, shares, title)
+        return _overlaid(names, shares, drawn, title)
+    return _small_multiples(names, shares, drawn, title)
 
 
-def plot_layers(layers: pd.DataFrame, title: str = "Parameters per layer, before and after") -> Figure:
+def plot_layers(layers: pd.DataFrame, title: str = "") -> Figure:
     """Plot every layer's parameters before and after (Figs. 4 and 5), and below what is left of them and of their bytes.
 
     Args:
-        layers: the table of an `evo.policy.Policy`.
+        layers: a row per layer, see the module.
         title: of the picture.
     """
-    count = len(layers)
-    figure = Figure(figsize=(max(7.5, 2 + 0.24 * count), 5.4), layout="constrained")
+    count, size, quantised = len(layers), _size(layers), _quantised(layers)
+    figure = Picture(figsize=(max(7.5, 2 + 0.24 * count), 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places = np.arange(count)
-    upper.bar(places, layers["params"], width=0.8, color="0.82", label="before")
-    upper.bar(places, layers["kept_params"], width=0.56, color="C0", label="after")
+    upper.bar(places, layers[size], width=0.8, color="0.82", label="before")
+    upper.bar(places, layers[f"kept_{size}"], width=0.56, color=PALETTE[0], label="after")
     upper.yaxis.set_major_formatter(EngFormatter())
-    upper.set(ylabel="parameters", title=title)
-    left = layers["kept_params"] / layers["params"]
-    small = layers["kept_bytes"] / layers["bytes"]
-    lower.bar(places - 0.2, left, width=0.4, color="C0", label="parameters left")
-    lower.bar(places + 0.2, small, width=0.4, color="C1", label="bytes left")
-    if count <= LABELLED:
-        for place, share, size in zip(places, left, small, strict=True):
-            lower.text(place - 0.2, share, f"{100 * share:.0f}", ha="center", va="bottom", fontsize=7)
-            lower.text(place + 0.2, size, f"{100 * size:.0f}", ha="center", va="bottom", fontsize=7)
-    lower.set(ylabel="left", ylim=(0, 1.1), xlim=(-0.6, count - 0.4))
+    upper.set(ylabel=LABELS[size], title=title or f"{LABELS[size].capitalize()} per layer, before and after")
+    own = f"{LABELS[size]} left"
+    shares = {own if quantised else "": layers[f"kept_{size}"] / layers[size]}
+    if quantised:
+        shares["bytes left"] = layers["kept_bytes"] / layers["bytes"]
+    width = 0.8 / len(shares)
+    for index, ((text, left), colour) in enumerate(zip(shares.items(), PALETTE, strict=False)):
+        middles = places + width * (index - (len(shares) - 1) / 2)
+        lower.bar(middles, left, width=width, color=colour, label=text)
+        for place, share in zip(middles, left, strict=True) if count <= LABELLED else ():
+            lower.text(place, share, f"{100 * share:.0f}", ha="center", va="bottom", fontsize=7)
+    lower.set(ylabel="left" if quantised else own, ylim=(0, 1.1), xlim=(-0.6, count - 0.4))
     lower.yaxis.set_major_formatter(PercentFormatter(1.0))
     crowded = count > LABELLED or max(len(str(name)) for name in layers.index) > 10
     lower.set_xticks(places, [str(name) for name in layers.index], rotation=90 if crowded else 0, fontsize=8)
@@ -179,6 +199,15 @@ def plot_layers(layers: pd.DataFrame, title: str = "Parameters per layer, before
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="x", length=0)
     return figure
+
+
+def _size(layers: pd.DataFrame) -> str:
+    """Return the column that says how large a layer is."""
+    return "params" if "params" in layers else "weights"
+
+
+def _quantised(layers: pd.DataFrame) -> bool:
+    return bool((layers["bits"] < FULL_BITS).any())
 
 
 def _bit_colours(bits: "pd.Series[Any]") -> tuple[Colormap, BoundaryNorm]:
@@ -194,11 +223,13 @@ def _hatch(pruned: float) -> str:
 
 
 def _labels(layers: pd.DataFrame) -> list[str]:
-    """Return every layer's name, and below it the parameters that it keeps and their bits."""
-    labels = []
-    for name, number, bits in zip(layers.index, layers["kept_params"].astype(float), layers["bits"], strict=True):
+    """Return every layer's name, and below it what it keeps, and its bits or the share of its filters that went."""
+    labels, quantised = [], _quantised(layers)
+    for name, row in layers.iterrows():
+        number = float(row[f"kept_{_size(layers)}"])
         kept = EngFormatter(places=1 if number >= 1000 else 0, sep="").format_eng(number)
-        labels.append(f"{name}\n{kept} · {int(bits)} bit")
+        gone = f"−{row['pruned']:.0%}" if row["pruned"] > 0 else "whole"
+        labels.append(f"{name}\n{kept} · " + (f"{int(row['bits'])} bit" if quantised else gone))
     return labels
 
 
@@ -247,15 +278,14 @@ def _hatch_legend(figure: Figure, pruned: "pd.Series[Any]") -> None:
     )
 
 
-def _overlaid(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
-    figure = Figure(figsize=(7.4, 5.4), layout="constrained")
+def _overlaid(names: Sequence[str], shares: FloatArray, drawn: Sequence[str], title: str) -> Figure:
+    figure = Picture(figsize=(7.4, 5.4), layout="constrained")
     axes = figure.add_subplot(projection="polar")
-    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for name, values, colour in zip(names, shares, colours, strict=False):
+    for name, values, (colour, dash) in zip(names, shares, line_styles(len(names)), strict=True):
         angles, closed = _polygon(values)
-        axes.plot(angles, closed, color=colour, linewidth=1.8, label=name)
+        axes.plot(angles, closed, color=colour, linestyle=dash, linewidth=1.8, label=name)
         axes.fill(angles, closed, color=colour, alpha=0.07)
-    _style(axes, labels=True)
+    _style(axes, drawn, labels=True)
     for label, angle in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
         side = math.sin(angle)
         label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
@@ -264,10 +294,10 @@ def _overlaid(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
     return figure
 
 
-def _small_multiples(names: Sequence[str], shares: FloatArray, title: str) -> Figure:
+def _small_multiples(names: Sequence[str], shares: FloatArray, drawn: Sequence[str], title: str) -> Figure:
     columns = min(10, math.ceil(math.sqrt(2 * len(names))))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(1.35 * columns, 1.55 * rows + 1.3), layout="constrained")
+    figure = Picture(figsize=(1.35 * columns, 1.55 * rows + 1.3), layout="constrained")
     grid = figure.subplots(rows, columns, subplot_kw={"projection": "polar"}, squeeze=False)
     for axes in grid.flat[len(names) :]:
         axes.remove()
@@ -275,11 +305,11 @@ def _small_multiples(names: Sequence[str], shares: FloatArray, title: str) -> Fi
     for name, values, axes in zip(names, shares, grid.flat, strict=False):
         angles, closed = _polygon(values)
         axes.fill(median_angles, median, color="0.85", zorder=1)
-        axes.plot(angles, closed, color="C0", linewidth=1.4, zorder=3)
-        axes.fill(angles, closed, color="C0", alpha=0.25, zorder=2)
-        _style(axes, labels=False)
+        axes.plot(angles, closed, color=PALETTE[0], linewidth=1.4, zorder=3)
+        axes.fill(angles, closed, color=PALETTE[0], alpha=0.25, zorder=2)
+        _style(axes, drawn, labels=False)
         axes.set_title(_short(name), fontsize=7, pad=3)
-    axes_in_words = ", ".join(label.replace("\n", " ") for label in AXES.values())
+    axes_in_words = ", ".join(AXES[name].replace("\n", " ") for name in drawn)
     figure.suptitle(f"{title}\nfrom the top, clockwise: {axes_in_words}; grey: the median layer", fontsize=8)
     return figure
 
@@ -290,13 +320,13 @@ def _polygon(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.append(angles, angles[0]), np.append(values, values[0])
 
 
-def _style(axes: Any, *, labels: bool) -> None:
+def _style(axes: Any, drawn: Sequence[str], *, labels: bool) -> None:
     """Let a polar panel begin at the top, go clockwise, and reach from 0 to 1."""
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_ylim(0, 1.02)
-    angles = np.linspace(0, 2 * np.pi, len(AXES), endpoint=False)
-    axes.set_xticks(angles, list(AXES.values()) if labels else [""] * len(AXES))
+    angles = np.linspace(0, 2 * np.pi, len(drawn), endpoint=False)
+    axes.set_xticks(angles, [AXES[name] if labels else "" for name in drawn])
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "50 %", "", "100 %"] if labels else [""] * 4, fontsize=7, color="0.4")
     axes.grid(color="0.88", linewidth=0.7)
     axes.spines["polar"].set_visible(labels)

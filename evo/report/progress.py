@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evo.search import Progress
+from evo.callbacks.base import Callback, Progress
 from evo.status import RunStatus
 from evo.training import EpochReport
 
@@ -48,8 +48,8 @@ class _Display(ABC):
         """Return what the terminal shows at this moment."""
 
 
-class ProgressDisplay(_Display):
-    """Shows how far a search is: `with ProgressDisplay() as show: evo.search(..., progress=show)`.
+class ProgressDisplay(_Display, Callback):
+    """Shows how far a search is: `with ProgressDisplay() as show: evo.search(..., callbacks=[show])`.
 
     In a terminal it redraws itself in place; elsewhere (a pipe, a log file) it prints one line per generation.
     """
@@ -61,7 +61,7 @@ class ProgressDisplay(_Display):
         self._received = 0.0
         self._printed = (-1, -PLAIN_SECONDS)
 
-    def __call__(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Take in the latest state."""
         self._last, self._received = progress, time.monotonic()
         if self._live is None:

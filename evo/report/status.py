@@ -34,9 +34,10 @@ def headline(status: RunStatus) -> str:
         return f"{name}: finished{_last(status)}; next: evo front {shlex.quote(name)}"
     resume = f"evo resume {shlex.quote(name)}" if status.from_shell else "run the program again that began it"
     why = ""
-    if status.limit is not None:
-        why = f" after {status.evaluated:,} of at most {status.limit:,} evaluations"
-        resume += " --set max_evaluations=…" if status.from_shell else ", with a higher max_evaluations"
+    if status.stop is not None:
+        why, option = f": {status.stop.reason}", status.stop.option
+        if option:
+            resume += f" --set {option}" if status.from_shell else f", with another {option.partition('=')[0]}"
     return f"{name}: stopped{_last(status)}{why}; to continue: {resume}"
 
 

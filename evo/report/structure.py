@@ -8,15 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from evo.network import CouplingGroup, Frozen, Network
-
-UNITS = {
-    "params": "parameters",
-    "weights": "weights",
-    "macs": "multiply-accumulates",
-    "bytes": "bytes of parameters",
-    "feature_maps": "values in feature maps",
-    "peak_memory": "peak bytes of activations",
-}
+from evo.report.labels import LABELS
 
 
 @dataclass(frozen=True)
@@ -130,7 +122,7 @@ def cost_table(structure: Structure) -> Table:
     for name, value in structure.costs.items():
         least = structure.smallest[name]
         ratio = f"{value / least:,.1f}×" if least else ""
-        table.add_row(UNITS.get(name, name), f"{value:,}", f"{least:,}", ratio)
+        table.add_row(LABELS.get(name, name), f"{value:,}", f"{least:,}", ratio)
     return table
 
 

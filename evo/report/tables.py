@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.table import Table
 
+from evo.blueprint import FULL_BITS
 from evo.run import Run
 
 
-def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, rows: int = 12) -> Table:
-    """Return the Pareto front over `objectives`, at most `rows` evenly chosen points, ends included.
+def front_table(run: Run, objectives: Sequence[str] | None = None, *, rows: int = 12) -> Table:
+    """Return the Pareto front over `objectives`, default `run.trade_off`; at most `rows` evenly chosen points, ends included.
 
     Besides the objectives it has the costs that tell most, and the compression in bytes.
     """
-    front = run.pareto(list(objectives))
+    objectives = run.trade_off if objectives is None else list(objectives)
+    front = run.pareto(objectives)
     listed = front
     if len(front) > rows:
         listed = front.iloc[[round(index * (len(front) - 1) / (rows - 1)) for index in range(rows)]]
@@ -32,9 +34,12 @@ def front_table(run: Run, objectives: Sequence[str] = ("error", "params"), *, ro
 
 
 def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
-    """Return what `Run.layers` gives as a table for the terminal."""
+    """Return ECS's columns of what `Run.layers` gives as a table for the terminal; bits and bytes if any layer is quantised."""
+    shown = ["filters", "kept_filters", "weights", "kept_weights"]
+    shown += ["bits", "kept_bytes"] if (layers["bits"] < FULL_BITS).any() else []
+    shown += ["r_c", "r_s", "r_f"]
     table = Table(title=title or None, title_justify="left")
-    for column in ("layer", *layers.columns):
+    for column in ("layer", *shown):
         table.add_column(
             column if column.startswith("r_") else column.replace("_", " "),
             justify="left" if column == "layer" else "right",
@@ -42,7 +47,7 @@ def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
     for name, row in layers.iterrows():
         if name == "total":
             table.add_section()
-        table.add_row(str(name), *(_entry(column, row[column]) for column in layers.columns))
+        table.add_row(str(name), *(_entry(column, row[column]) for column in shown))
     return table
 
 

@@ -5,8 +5,8 @@
         def encoding(self):
             return MyEncoding()
 
-`EncodingContract`, `FitnessContract`, `AlgorithmContract` (`SteadyStateContract` for one that can work asynchronously) and
-`EvaluatorContract` state what `evo.search` relies on.
+`EncodingContract`, `FitnessContract`, `AlgorithmContract` (`SteadyStateContract` for one that can work asynchronously),
+`EvaluatorContract` and `ImportanceContract` state what `evo.search` relies on.
 `small_task` is the task they try a part on. This package alone needs pytest.
 """
 
@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     "evo.testing.encoding",
     "evo.testing.evaluator",
     "evo.testing.fitness",
+    "evo.testing.importance",
     "evo.testing.steady",
 )
 
@@ -25,6 +26,7 @@ from evo.testing.algorithm import AlgorithmContract  # noqa: E402
 from evo.testing.encoding import EncodingContract  # noqa: E402
 from evo.testing.evaluator import EvaluatorContract  # noqa: E402
 from evo.testing.fitness import FitnessContract  # noqa: E402
+from evo.testing.importance import ImportanceContract  # noqa: E402
 from evo.testing.steady import SteadyStateContract  # noqa: E402
 from evo.testing.tasks import small_task  # noqa: E402
 
@@ -33,6 +35,7 @@ __all__ = [
     "EncodingContract",
     "EvaluatorContract",
     "FitnessContract",
+    "ImportanceContract",
     "SteadyStateContract",
     "small_task",
 ]

@@ -2,15 +2,11 @@
 
 import json
 import math
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cloudpickle
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
@@ -18,6 +14,7 @@ from evo.fitness.base import Fitness, measure
 from evo.network import COSTS
 from evo.task import Task
 from evo.testing.tasks import small_task
+from evo.testing.watching import content_of, global_state, other_global_randomness
 
 
 class FitnessContract:
@@ -65,7 +62,7 @@ class FitnessContract:
     def test_depends_on_the_candidate_alone(self, fitness: Fitness, task: Task, blueprints: list[Blueprint]) -> None:
         """The same numbers again, in any order, from fresh candidates, whatever the global generators say."""
         first = [measure(fitness, Candidate(task, blueprint, 0)) for blueprint in blueprints]
-        with _other_global_randomness():
+        with other_global_randomness():
             again = [measure(fitness, Candidate(task, blueprint, 0)) for blueprint in reversed(blueprints)]
         assert again[::-1] == first
         candidate = Candidate(task, blueprints[1], 0)
@@ -76,21 +73,21 @@ class FitnessContract:
         self, fitness: Fitness, task: Task, blueprints: list[Blueprint]
     ) -> None:
         """Not one bit of the trained weights, batch statistics or images changes: other candidates share them."""
-        before = _content(task)
+        before = content_of(task)
         for blueprint in blueprints:
             measure(fitness, Candidate(task, blueprint, 0))
-        after = _content(task)
+        after = content_of(task)
         assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
     def test_leaves_global_state_as_it_is(self, fitness: Fitness, task: Task, blueprints: list[Blueprint]) -> None:
         """Random generators, thread count, gradient mode and default type are as before."""
-        before = _global_state()
+        before = global_state()
         measure(fitness, Candidate(task, blueprints[1], 0))
-        assert _global_state() == before
+        assert global_state() == before
         with torch.no_grad():
-            before = _global_state()
+            before = global_state()
             measure(fitness, Candidate(task, blueprints[2], 0))
-            assert _global_state() == before
+            assert global_state() == before
 
     def test_pickles(self, fitness: Fitness, task: Task, blueprints: list[Blueprint]) -> None:
         """It travels to workers, and judges alike there."""
@@ -105,33 +102,3 @@ class FitnessContract:
         described = fitness.describe()
         assert described["name"]
         assert json.loads(json.dumps(described)) == described
-
-
-def _content(task: Task) -> dict[str, Tensor]:
-    content = task.network.tensors()
-    for name, samples in (("train", task.train), ("val", task.val)):
-        content |= {f"{name} inputs": samples.x.clone(), f"{name} labels": samples.y.clone()}
-    return content
-
-
-def _global_state() -> dict[str, object]:
-    return {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": str(np.random.get_state()),  # noqa: NPY002 - the global generator is what is watched
-        "random": random.getstate(),
-        "threads": torch.get_num_threads(),
-        "gradients": torch.is_grad_enabled(),
-        "dtype": torch.get_default_dtype(),
-    }
-
-
-@contextmanager
-def _other_global_randomness() -> Iterator[None]:
-    before = random.getstate()
-    random.seed(12345)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(12345)
-        try:
-            yield
-        finally:
-            random.setstate(before)

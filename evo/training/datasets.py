@@ -1,12 +1,12 @@
 """Data sets that need no download; `DATASETS` names them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from evo.errors import SettingsError
+from evo.plugins import Registry
 from evo.training.data import Samples, split
 
 
@@ -38,4 +38,8 @@ def digits(size: int = 28) -> tuple[Samples, Samples, Samples]:
     return parts[0], parts[1], parts[2]
 
 
-DATASETS: dict[str, Callable[..., Any]] = {"digits": digits}
+def _complaint(found: object) -> str | None:
+    return None if callable(found) or isinstance(found, tuple | list) else "expected data, or a function returning them"
+
+
+DATASETS: Registry[Any] = Registry("data set", "evo.datasets", {"digits": digits}, _complaint)

@@ -97,7 +97,7 @@ def test_equal_genomes_survive_once() -> None:
 def test_parents_win_binary_tournaments() -> None:
     algorithm = after_one_generation(scattered(10, (1.0, -1.0), 3), (1.0, -1.0), 10)
     place = {one.row: index for index, one in enumerate(algorithm._population)}
-    wins = Counter(place[algorithm._winner().row] for _ in range(5000))
+    wins = Counter(place[algorithm._parent().row] for _ in range(5000))
     # The first of N places wins unless it is never drawn: 1 − (1 − 1/N)², and so on.
     expected = [5000 * (2 * (10 - index) - 1) / 100 for index in range(10)]
     assert stats.chisquare([wins[index] for index in range(10)], expected).pvalue > 0.01

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from evo.algorithms import ECS, FGA, NSGA2, RandomSearch
+from evo.callbacks import Progress
 from evo.cli.compress import METHODS, Stages, compress, read_method
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
@@ -16,7 +17,6 @@ from evo.fitness import FITNESSES, ScoreOfFrame, SubsetFineTune
 from evo.recipes.ocnna import OcnnaCompression
 from evo.recipes.synaptic import SynapticCompression
 from evo.run import read_settings
-from evo.search import Progress
 from evo.seeds import FromOCNNA
 from evo.training import EpochReport
 
@@ -149,15 +149,15 @@ def test_search_and_fine_tuning_have_the_terminal_one_after_the_other() -> None:
         return text
 
     with Stages(console) as stages:
-        stages.search(PROGRESS)
-        stages.search(replace(PROGRESS, generation=2))
+        stages.on_progress(PROGRESS)
+        stages.on_progress(replace(PROGRESS, generation=2))
         assert "2 of 2 generations" in shown(), "its last state stays there"
         stages.tuning(REPORT)
     tuned = shown()
     assert "fine-tuning: epoch 1 of 2" in tuned
     assert "generations" not in tuned
     with Stages(console) as stages:
-        stages.search(replace(PROGRESS, generation=2))
+        stages.on_progress(replace(PROGRESS, generation=2))
     assert "fine-tuning: first epoch" in shown(), "it is under way before its first report"
 
 

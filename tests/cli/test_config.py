@@ -11,6 +11,7 @@ from torch import nn
 
 import evo
 from evo.algorithms import ECS, RandomSearch
+from evo.callbacks import TensorBoard
 from evo.cli.config import Config, read_config, resume_config
 from evo.cli.task_source import load_weights
 from evo.encodings.registry import ENCODINGS
@@ -197,3 +198,46 @@ def test_a_run_from_python_says_how_to_go_on(task: evo.Task, folder: Path) -> No
     )
     with pytest.raises(RunFolderError, match=r"was started from Python, .* continues it"):
         resume_config(folder)
+
+
+CALLBACKS = """
+[[callbacks]]
+name = "tensorboard"
+flush_seconds = 5
+[[callbacks]]
+name = "parts:Told"
+word = "class"
+"""
+SHORT = '[algorithm]\nname = "random"\nevaluations = 4\nbatch = 2\n[evaluator]\nworkers = 0\n'
+
+
+def test_callbacks_by_name_follow_a_search_and_its_resumption() -> None:
+    config = read(GOOD + SHORT + CALLBACKS, "max_evaluations=2")
+    logged, told = config.callbacks
+    assert logged == TensorBoard(flush_seconds=5)
+    assert type(told).__name__ == "Told"
+    run = config.search(config.make_task())
+    assert (run.folder / "told").read_text() == "class"
+    (run.folder / "told").unlink()
+    again = resume_config(run.folder, ["max_evaluations=100"])
+    assert [type(callback).__name__ for callback in again.callbacks] == ["TensorBoard", "Told"]
+    assert len(again.search(again.make_task()).history) == 4
+    assert (run.folder / "told").read_text() == "class"
+    assert len(list((run.folder / "tensorboard").iterdir())) == 2
+    without = resume_config(run.folder, ["callbacks=[]"])
+    assert without.callbacks == ()
+
+
+def test_a_callback_may_be_an_object() -> None:
+    (told,) = read("callbacks = [{name = 'parts:told'}]\n" + GOOD).callbacks
+    assert told is sys.modules["parts"].told
+
+
+def test_a_criterion_of_ones_own_chooses_the_filters() -> None:
+    config = read(GOOD + '[encoding]\nname = "channel_vector"\nselect = "parts:last"\ninitial = "random"\n' + SHORT)
+    run = config.search(config.make_task())
+    assert run.settings["encoding"]["select"] == "parts:last"
+    for row in run.history.index:
+        (mask,) = run.blueprint(row).masks.values()
+        assert mask.tolist() == sorted(mask.tolist()), "the last stay"
+    assert resume_config(run.folder).encoding == config.encoding

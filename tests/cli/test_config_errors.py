@@ -29,6 +29,34 @@ BAD = {
         GOOD + "[algoritm]\nname = 'ecs'\n",
         "run.toml: algoritm: unknown setting 'algoritm'; did you mean 'algorithm'?",
     ),
+    "unknown callback": (
+        "callbacks = [{name = 'tensorbord'}]\n" + GOOD,
+        "run.toml: callbacks[0].name: unknown callback 'tensorbord'; did you mean 'tensorboard'?",
+    ),
+    "no callback": (
+        "callbacks = [{name = 'tensorboard'}, {name = 'parts:Wide'}]\n" + GOOD,
+        "run.toml: callbacks[1].name: parts:Wide is the class Wide; expected a subclass of evo.callbacks.base.Callback, or",
+    ),
+    "callback without a name": (
+        "callbacks = [{log_dir = 'here'}]\n" + GOOD,
+        "run.toml: callbacks[0].name: got None; expected a name or module:attribute",
+    ),
+    "setting of a callback": (
+        "callbacks = [{name = 'tensorboard', logdir = 'here'}]\n" + GOOD,
+        "run.toml: callbacks[0].logdir: unknown setting 'logdir'; did you mean 'log_dir'?",
+    ),
+    "setting of a callback of one's own": (
+        "callbacks = [{name = 'parts:Told', words = 'here'}]\n" + GOOD,
+        "run.toml: callbacks[0]: parts:Told raised TypeError: ",
+    ),
+    "setting of an object": (
+        "callbacks = [{name = 'parts:told', word = 'here'}]\n" + GOOD,
+        "run.toml: callbacks[0].word: parts:told is complete as it is and takes no settings",
+    ),
+    "callbacks of another kind": (
+        "callbacks = ['tensorboard']\n" + GOOD,
+        "run.toml: callbacks.0: got 'tensorboard'; input should be a valid dictionary",
+    ),
     "unknown setting": (
         GOOD + "[algorithm]\npopulaton = 5\n",
         "run.toml: algorithm.populaton: unknown setting 'populaton'; did you mean 'population'?",
@@ -61,7 +89,7 @@ BAD = {
     ),
     "seeds from no source": (
         GOOD + '[[seeds]]\nfrom = "parts:network"\n',
-        "run.toml: seeds[0].from: parts:network is a function, expected a subclass of evo.seeds.SeedSource",
+        "run.toml: seeds[0].from: parts:network is a function; expected a subclass of evo.seeds.SeedSource",
     ),
     "setting of seeds": (
         GOOD + '[[seeds]]\nfrom = "magnitude"\nratio = 0.5\n',
@@ -144,7 +172,7 @@ BAD = {
     ),
     "model is a number": (
         GOOD.replace("parts:network", "parts:number"),
-        "run.toml: task.model: parts:number is an int, expected a torch.nn.Module or a function returning one",
+        "run.toml: task.model: parts:number is an int; expected a torch.nn.Module or a function returning one",
     ),
     "arguments of a network": (
         GOOD.replace("parts:network", "parts:net").replace("[fitness]", "model_args = { width = 2 }\n[fitness]"),
@@ -173,7 +201,7 @@ BAD = {
     ),
     "not an algorithm": (
         GOOD + '[algorithm]\nname = "parts:network"\n',
-        "run.toml: algorithm.name: parts:network is a function, expected a subclass of evo.algorithms.base.Algorithm",
+        "run.toml: algorithm.name: parts:network is a function; expected a subclass of evo.algorithms.base.Algorithm",
     ),
 }
 BAD_WHEN_LOADED = {

@@ -237,11 +237,11 @@ def test_networks_are_left_as_they_were(nets: None) -> None:
         (["inspected:net", "--input", "3", "--args", "x=1"], "--args: inspected:net is a network already and takes no"),
         (
             ["inspected:number", "--input", "3"],
-            "MODEL: inspected:number is an object of type int, expected a torch.nn.Module",
+            "MODEL: inspected:number is an int; expected a torch.nn.Module",
         ),
         (
             ["inspected:nothing", "--input", "3"],
-            "MODEL: inspected:nothing returned an object of type NoneType, expected",
+            "MODEL: inspected:nothing returned a NoneType, expected",
         ),
         (["inspected:lines", "--input", "3"], "MODEL: inspected:lines raised ValueError: first line second line ("),
         (["inspected:Picky", "--input", "3"], "3): first line second line"),

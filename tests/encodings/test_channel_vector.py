@@ -299,7 +299,9 @@ def test_packing_takes_four_bytes_for_very_wide_layers() -> None:
 @pytest.fixture
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "own_scores.py").write_text(
-        "def by_index(network):\n    return {group.name: range(group.size) for group in network.groups}\n\nnumber = 3\n"
+        "import evo\n\n@evo.importance.criterion\ndef by_index(material):\n"
+        "    return {group.name: range(group.size) for group in material.network.groups}\n\n"
+        "def bare(material):\n    return {}\n\nnumber = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield "own_scores"
@@ -328,7 +330,10 @@ def test_a_selection_of_ones_own_is_named_by_module_and_attribute(own_module: st
             r"ChannelVector\.select: got 'knnn'; .*did you mean 'knn'\? \(your own is named as module:attr",
         ),
         ({"select": "own_scores:by_indx"}, r"module 'own_scores' has no 'by_indx'; did you mean 'by_index'\?"),
-        ({"select": "own_scores:number"}, r"own_scores:number is 3; expected a function that scores the channels"),
+        ({"select": "own_scores:number"}, r"own_scores:number is an int; expected a evo\.importance\.criteria:Crit"),
+        ({"select": "own_scores:bare"}, r"own_scores:bare is a function; decorate it with @evo\.importance\.criterion"),
+        ({"select": 3}, r"ChannelVector\.select: got 3; select: got an int; expected a"),
+        ({"select": print}, r"got a builtin_function_or_method; decorate it with @evo\.importance\.criterion"),
         ({"select": "no_such_module:scores"}, r"there is no module 'no_such_module'"),
         ({"free": ()}, r"ChannelVector\.free: got \(\)"),
         ({"gamma": 1.0}, r"ChannelVector\.gamma: got 1\.0"),

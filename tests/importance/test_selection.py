@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import evo
 from evo.errors import NetworkError, SettingsError
-from evo.importance import METHODS, FilterSelection, magnitude
+from evo.importance import CRITERIA, FilterSelection, Material, criterion, magnitude
 from evo.importance.filters import filter_vectors
 from evo.importance.magnitude import l1
 from evo.importance.neighbours import reciprocal_order
@@ -37,7 +37,7 @@ def drawn_counts(network: evo.Network, seed: int) -> Counts:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, method) for name in MAKE for method in METHODS if (name, method) != ("alexnet", "bn_scale")],
+    [(name, method) for name in MAKE for method in CRITERIA if (name, method) != ("alexnet", "bn_scale")],
 )
 def test_choices_are_legal_and_build(name: str, method: str) -> None:
     network = network_of(name)
@@ -173,12 +173,13 @@ def test_illegal_counts_are_refused(name: str, counts: list[int], message: str) 
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"select: unknown filter selection 'knnn'; did you mean 'knn'\?"):
+    with pytest.raises(SettingsError, match=r"select: unknown importance criterion 'knnn'; did you mean 'knn'\?"):
         FilterSelection(network_of("lenet"), "knnn")
 
 
-def last_first(network: evo.Network) -> Mapping[str, ArrayLike]:
-    return {group.name: range(group.size) for group in network.groups}
+@criterion
+def last_first(material: Material) -> Mapping[str, ArrayLike]:
+    return {group.name: range(group.size) for group in material.network.groups}
 
 
 def test_a_function_of_ones_own_scores_all_channels() -> None:
@@ -195,12 +196,13 @@ def test_a_function_of_ones_own_scores_all_channels() -> None:
     [
         ({"conv1": np.zeros(19)}, r"select: conv1 got scores of shape \(19,\); expected 20 numbers, one per channel"),
         ({}, r"select: conv1 got scores of shape \(0,\); expected 20 numbers"),
-        ({"conv1": np.full(20, np.nan)}, r"select: conv1 got NaN; expected 20 numbers"),
+        ({"conv1": np.full(20, np.nan)}, r"select: conv1 got NaN or infinity; expected 20 numbers"),
+        ({"conv1": np.full(20, np.inf)}, r"select: conv1 got NaN or infinity; expected 20 numbers"),
         ({"conv1": ["a"] * 20}, r"select: conv1 got what NumPy cannot read as numbers \(could not convert"),
         ({"conv1": torch.ones(20, requires_grad=True)}, r"select: conv1 got what NumPy cannot read as numbers .* grad"),
-        ([1, 2], r"select: got list from the function; expected scores per channel by name of the group"),
+        ([1, 2], r"select: got list from .*<lambda>; expected scores per channel by name of the group"),
     ],
 )
 def test_wrong_scores_of_a_function_are_refused(scores: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        FilterSelection(network_of("lenet"), lambda _: scores).masks([3, 5, 7])  # type: ignore[arg-type, return-value]
+        FilterSelection(network_of("lenet"), criterion(lambda _: scores)).masks([3, 5, 7])  # type: ignore[arg-type, return-value]

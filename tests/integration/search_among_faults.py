@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import torch
 from ray.cluster_utils import Cluster
 
 import evo
+from evo.callbacks import Callback, Progress
 from evo.evaluation import Evaluator
-from evo.search import Progress
 
 TIMEOUT = 4.0
 MEMORY = 0.25  # GiB
@@ -70,9 +69,7 @@ def make_fitness(marks: Path | None) -> Any:
     return among_faults
 
 
-def search(
-    folder: Path, generations: int, marks: Path | None, evaluator: Evaluator, progress: Callable[[Progress], None]
-) -> None:
+def search(folder: Path, generations: int, marks: Path | None, evaluator: Evaluator, callback: Callback) -> None:
     """Search."""
     evo.search(
         search_digits.make_task(),
@@ -83,11 +80,11 @@ def search(
         out=folder,
         seed=1,
         reuse=False,
-        progress=progress,
+        callbacks=[callback],
     )
 
 
-class Chaos:
+class Chaos(Callback):
     """Kills workers, removes nodes and adds others while a search makes progress."""
 
     def __init__(self, cluster: Cluster, seed: int, every: int) -> None:
@@ -99,7 +96,7 @@ class Chaos:
         self.nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]  # besides the head
         self.joined: list[str] = []
 
-    def __call__(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Do the next bad thing every few evaluations, as soon as there is somebody at work to suffer from it."""
         if progress.evaluated < self.next:
             return
@@ -132,7 +129,7 @@ def main(folder: str, generations: str, seed: str = "") -> None:
     torch.set_num_threads(1)
     if not seed:
         local = evo.LocalEvaluator(workers=2, timeout=TIMEOUT, memory=MEMORY)
-        search(Path(folder), int(generations), None, local, lambda _: None)
+        search(Path(folder), int(generations), None, local, Callback())
         return
     marks = Path(f"{folder}-marks")
     marks.mkdir(parents=True)

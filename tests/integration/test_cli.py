@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import evo
 from evo.cli.keys import markdown
@@ -85,12 +86,12 @@ def test_front_and_show_need_nothing_of_the_users(searched: Path, shell: Shell, 
         assert text in shown.out
 
 
-def test_front_as_csv(searched: Path, shell: Shell) -> None:
-    printed = shell("front", searched, "--objectives", "error,macs", "--csv").out
-    expected = evo.Run(searched).pareto(["error", "macs"])
-    lines = printed.splitlines()
-    assert lines[0].startswith("id,generation,operator")
-    assert [int(text.split(",")[0]) for text in lines[1:]] == list(expected.index)
+def test_filters_are_drawn_with_the_task_of_the_run(searched: Path, shell: Shell) -> None:
+    drawn = shell("plot", searched, "filters", "--layer", "conv2", "--id", "1", "--out", "pictures/filters.png")
+    assert (drawn.status, drawn.err) == (0, "")
+    assert drawn.out == "written: pictures/filters.png\n"
+    with Image.open("pictures/filters.png") as picture:
+        assert min(picture.size) > 100
 
 
 def test_export_loads_back_and_agrees_with_its_other_files(searched: Path, shell: Shell) -> None:
@@ -158,7 +159,9 @@ def test_resuming_a_run_from_python(shell: Shell, task: evo.Task) -> None:
 def test_a_limit_on_evaluations(searched: Path, shell: Shell) -> None:
     limited = shell("search", DIGITS, *TINY, "--set", "max_evaluations=5", "--out", "run")
     assert limited.status == 0
-    assert "stopped after generation 1 of 3: the next one could exceed max_evaluations = 5" in limited.out
+    assert "stopped after generation 1 of 3: another generation would exceed max_evaluations = 5" in limited.out
+    assert "to go on: evo resume run --set max_evaluations=…" in limited.out
+    assert "stopped 0.0 s ago: another generation would exceed" in shell("status", "run").out.replace("1.0 s", "0.0 s")
     resumed = shell("resume", "run", "--set", "max_evaluations=100")
     assert (resumed.status, resumed.err) == (0, "")
     assert "training the network" not in resumed.out

@@ -111,7 +111,7 @@ def test_an_interrupted_search_continues_bit_for_bit(
     run: evo.Run, digits_task: evo.Task, folder: Path, after: int
 ) -> None:
     with pytest.raises(Stopped):
-        search(digits_task, folder, progress=stopping_after(after))
+        search(digits_task, folder, callbacks=[stopping_after(after)])
     pd.testing.assert_frame_equal(lasting(search(digits_task, folder)), lasting(run), check_exact=True)
 
 

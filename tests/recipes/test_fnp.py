@@ -1,7 +1,6 @@
 """FNP from end to end, on digits."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 import evo
+from evo.callbacks import Progress
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.errors import SettingsError
@@ -19,8 +19,8 @@ from evo.importance import FilterSelection, importance_matrix
 from evo.network.origin import annotate
 from evo.recipes.compression import Compression
 from evo.recipes.fnp import fnp
-from evo.search import Progress
 from evo.training import EpochReport, Recipe
+from tests.interruptions import Watch
 
 RECIPE = Recipe(epochs=2, batch_size=50)
 GAMMA = 0.4
@@ -99,7 +99,7 @@ def test_a_finished_compression_is_handed_back_and_another_recipe_tunes_again(
     digits_task: evo.Task, result: Compression, copied: Path
 ) -> None:
     reports: list[Progress | EpochReport] = []
-    again = compress(digits_task, copied, progress=reports.append, on_epoch=reports.append)
+    again = compress(digits_task, copied, callbacks=[Watch(reports.append)], on_epoch=reports.append)
     assert not reports
     assert again.id == result.id
     assert same_weights(again.model, result.model)
@@ -162,8 +162,8 @@ def test_interrupted_and_called_again_it_ends_the_same(
 ) -> None:
     monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)  # results one by one, to interrupt between them
     folder = tmp_path / "run"
-    interruptions: list[dict[str, Callable[..., None]]] = [
-        {"progress": interrupt_search},
+    interruptions: list[dict[str, Any]] = [
+        {"callbacks": [Watch(interrupt_search)]},
         {"on_epoch": interrupt_tuning},
     ]
     for interruption in interruptions:
@@ -183,6 +183,10 @@ def test_interrupted_and_called_again_it_ends_the_same(
     ("settings", "sentence"),
     [
         ({"encoding": FilterBits()}, r"^encoding: expected a ChannelVector, got FilterBits$"),
+        (
+            {"callbacks": [print]},
+            r"^callbacks: expected objects of subclasses of evo\.callbacks\.Callback, got a builtin",
+        ),
         ({"finetuning": {"epochs": 3}}, r"^finetuning: expected a Recipe, got dict$"),
         ({"tries": 0}, r"^tries: expected at least 1, got 0$"),
         ({"finetuning": Recipe(device="gpu")}, r"^finetuning\.device: 'gpu' cannot be used \(RuntimeError: "),

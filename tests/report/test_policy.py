@@ -130,9 +130,13 @@ def test_of_many_layers_each_has_a_panel() -> None:
     assert all(len(axes.lines) == 1 for axes in panels)
 
 
-def test_a_fingerprint_needs_contributions() -> None:
-    with pytest.raises(SettingsError, match="the fingerprint lacks the column 'A'"):
-        plot_fingerprint(described(PAPER).drop(columns="A"))
+def test_a_fingerprint_leaves_out_what_is_not_there() -> None:
+    (axes,) = plot_fingerprint(described(PAPER).drop(columns="A")).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["parameters", "FLOPs", "pruning", "bits"]
+    with pytest.raises(
+        SettingsError, match=r"a fingerprint takes three of the columns kept_params, .*, got pruned, bits$"
+    ):
+        plot_fingerprint(described(PAPER)[["pruned", "bits"]])
 
 
 @pytest.mark.parametrize("layers", [described(PAPER), many(50)], ids=["paper", "50 layers"])

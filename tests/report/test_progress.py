@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import evo
+from evo.callbacks import Progress
 from evo.report.progress import PLAIN_SECONDS, ProgressDisplay, TrainingDisplay, duration, line, share, training_line
-from evo.search import Progress
 from evo.testing import small_task
 from evo.training import EpochReport
 
@@ -77,7 +77,7 @@ def test_elsewhere_there_is_one_unbroken_line_per_generation() -> None:
     console, stream = plain()
     with ProgressDisplay(console) as show:
         for generation in (0, 0, 0, 1, 1, 2):
-            show(dataclasses.replace(STATE, generation=generation))
+            show.on_progress(dataclasses.replace(STATE, generation=generation))
     lines = stream.getvalue().splitlines()
     assert [text.split()[0] for text in lines] == ["0", "1", "2"]
     assert "\x1b" not in stream.getvalue()
@@ -87,7 +87,7 @@ def test_a_long_generation_is_not_silent() -> None:
     console, stream = plain()
     with ProgressDisplay(console) as show:
         for seconds in (1, 2, PLAIN_SECONDS + 2, PLAIN_SECONDS + 3):
-            show(dataclasses.replace(STATE, seconds=float(seconds)))
+            show.on_progress(dataclasses.replace(STATE, seconds=float(seconds)))
     assert len(stream.getvalue().splitlines()) == 2
 
 
@@ -99,7 +99,7 @@ def test_in_a_terminal_it_is_redrawn_and_goes_on_counting(monkeypatch: pytest.Mo
     display = ProgressDisplay(console)
     show = Console(file=io.StringIO(), width=80, record=True)
     show.print(display._render())
-    display(STATE)
+    display.on_progress(STATE)
     now = 110.0
     show.print(display._render())
     text = show.export_text()
@@ -111,7 +111,7 @@ def test_in_a_terminal_it_is_redrawn_and_goes_on_counting(monkeypatch: pytest.Mo
 def test_the_terminal_is_given_back_when_a_search_fails() -> None:
     stream = io.StringIO()
     display = ProgressDisplay(Console(file=stream, force_terminal=True, width=80))
-    display.__enter__()(STATE)
+    display.__enter__().on_progress(STATE)
     display.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert "\x1b[?25h" in stream.getvalue()  # the cursor is visible again
 
@@ -125,7 +125,7 @@ def test_a_real_search_reports_to_it() -> None:
             fitness=evo.SubsetFineTune(epochs=0),
             algorithm=evo.RandomSearch(evaluations=4, batch=2),
             evaluator=evo.LocalEvaluator(workers=0),
-            progress=show,
+            callbacks=[show],
         )
     lines = stream.getvalue().splitlines()
     assert [text.split(" generations")[0] for text in lines] == ["0 of 2", "1 of 2", "2 of 2"]

@@ -9,6 +9,7 @@ from rich.console import Console
 from evo.folder import Claim
 from evo.report.status import REASONS, failures, headline, share, speed, status_view
 from evo.status import NodeStatus, RunStatus
+from evo.stopping import Stop
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def running() -> RunStatus:
         folder=Path("runs/my search"),
         state="running",
         claim=Claim(4711, "head", (now - timedelta(minutes=3)).timestamp()),
-        limit=None,
+        stop=None,
         from_shell=True,
         generation=5,
         generations=20,
@@ -78,13 +79,17 @@ def test_how_to_go_on(running: RunStatus) -> None:
     assert headline(python) == "runs/my search: stopped; to continue: run the program again that began it"
     assert headline(replace(stopped, state="finished")).endswith("finished 2 s ago; next: evo front 'runs/my search'")
     assert speed(stopped) == ""
-    limited = replace(stopped, limit=1250)
+    limited = replace(stopped, stop=Stop("max_evaluations", "all of max_evaluations = 1250 are done"))
     assert headline(limited) == (
-        "runs/my search: stopped 2 s ago after 1,234 of at most 1,250 evaluations; to continue: "
+        "runs/my search: stopped 2 s ago: all of max_evaluations = 1250 are done; to continue: "
         "evo resume 'runs/my search' --set max_evaluations=…"
     )
     limited = replace(limited, from_shell=False)
-    assert headline(limited).endswith("run the program again that began it, with a higher max_evaluations")
+    assert headline(limited).endswith("run the program again that began it, with another max_evaluations")
+    late = replace(stopped, stop=Stop("max_seconds", "the time is up, max_seconds = 60"))
+    assert headline(late) == (
+        "runs/my search: stopped 2 s ago: the time is up, max_seconds = 60; to continue: evo resume 'runs/my search'"
+    )
 
 
 def test_a_search_without_a_result(running: RunStatus) -> None:

@@ -11,11 +11,8 @@ from rich.table import Table
 import evo
 from evo.candidate import Candidate
 from evo.errors import SettingsError
-from evo.network.zoo import lenet
 from evo.report.plots import (
     plot_evolution,
-    plot_filters,
-    plot_front,
     plot_proxies,
     plot_score_distribution,
     plot_scores,
@@ -72,30 +69,12 @@ def test_layer_table_shows_ratios(run: evo.Run) -> None:
     assert all(str(name) in text for name in layers.index)
 
 
-def test_front_plot_draws_every_candidate_and_the_front(run: evo.Run) -> None:
-    axes = plot_front(run).axes[0]
-    points, front = (np.asarray(drawn.get_offsets()) for drawn in axes.collections)
-    assert len(points) == len(run.history.query("status == 'ok' and not cached"))
-    expected = run.pareto(["error", "params"])[["params", "error"]].sort_values("params").to_numpy()
-    np.testing.assert_allclose(front, expected)
-
-
 def test_evolution_plot_draws_the_best_of_every_generation(run: evo.Run) -> None:
     drawn = plot_evolution(run, best=4).axes[0].collections[0]
     generations = np.asarray(drawn.get_array())
     assert [(generations == number).sum() for number in range(3)] == [4, 4, 4]
     first = run.history.query("generation == 0").nlargest(4, "fitness")
     assert set(np.asarray(drawn.get_offsets())[generations == 0, 1]) == set(first["error"])
-
-
-def test_filters_plot_has_three_rows_and_leaves_removed_filters_out() -> None:
-    original, tuned = lenet(6, 4, 8), lenet(2, 4, 8)
-    figure = plot_filters(original, [1, 4], tuned, "conv1")
-    shown = [[bool(axes.images) for axes in figure.axes[row * 6 : row * 6 + 6]] for row in range(3)]
-    kept = [column in (1, 4) for column in range(6)]
-    assert shown == [[True] * 6, kept, kept]
-    pictured = figure.axes[2 * 6 + 4].images[0].get_array()
-    np.testing.assert_array_equal(pictured, tuned.conv1.weight[1, 0].detach().numpy())
 
 
 @evo.fitness(minimize="distance")
@@ -128,7 +107,7 @@ def test_scores_plot_draws_every_candidate_of_the_generations_that_there_are(see
     figure = plot_scores(seeds[0], generations=(1, 3, 5))
     history = seeds[0].history
     (axes,) = figure.axes
-    assert axes.get_ylabel() == "distance"
+    assert axes.get_ylabel() == "distance (less is better)"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["generation 1", "generation 3"]
     assert (history.query("generation in (1, 3)")["status"] == "failed").any()
     for number, drawn, line in zip((1, 3), axes.collections, axes.lines, strict=True):
@@ -149,7 +128,7 @@ def test_scores_of_generations_that_there_are_not(seeds: list[evo.Run]) -> None:
 def test_distribution_plot_has_a_panel_per_run_and_a_box_per_generation(seeds: list[evo.Run]) -> None:
     figure = plot_score_distribution(seeds)
     assert [axes.get_title() for axes in figure.axes] == ["seed 0", "seed 1", "seed 2"]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["distance", "", "distance"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["distance (less is better)", "", "distance (less is better)"]
     for run, axes in zip(seeds, figure.axes, strict=True):
         scores = [part["distance"].dropna() for _, part in run.history.groupby("generation")]
         assert len(axes.patches) == 5
@@ -189,8 +168,17 @@ def test_proxies_plot_tells_rank_correlations() -> None:
 
 
 def test_figures_are_written_as_png(run: evo.Run, seeds: list[evo.Run], tmp_path: Path) -> None:
-    for figure in (plot_front(run), plot_scores(run, (0, 1)), plot_score_distribution(seeds)):
+    for figure in (plot_evolution(run), plot_scores(run, (0, 1)), plot_score_distribution(seeds)):
         path = save_figure(figure, tmp_path / "figure.png")
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert min(picture.size) > 300
+
+
+def test_a_file_that_is_no_picture(run: evo.Run, tmp_path: Path) -> None:
+    figure = plot_evolution(run)
+    with pytest.raises(SettingsError, match=r"figure\.doc: a picture ends in .*\.pdf, .*\.png"):
+        save_figure(figure, tmp_path / "figure.doc")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"figure\.png: cannot be written"):
+        save_figure(figure, tmp_path / "file" / "figure.png")

@@ -17,8 +17,9 @@ from evo.network.zoo.nasbench201 import NasBench201, nasbench201
 from evo.network.zoo.resnet import ResNet, resnet18, resnet50
 from evo.network.zoo.shufflenet import ShuffleNetV2, shufflenet_v2
 from evo.network.zoo.vgg import VGG, vgg16, vgg16_cifar, vgg19, vgg19_cifar
+from evo.plugins import Registry
 
-ZOO: dict[str, Callable[..., nn.Module]] = {
+_FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "adalayernet": adalayernet,
     "alexnet": alexnet,
     "channel_bench": channel_bench,
@@ -41,6 +42,14 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
     "vgg19": vgg19,
     "vgg19_cifar": vgg19_cifar,
 }
+
+
+def _complaint(found: object) -> str | None:
+    fits = callable(found) or isinstance(found, nn.Module)
+    return None if fits else "expected a torch.nn.Module or a function returning one"
+
+
+ZOO: Registry[Callable[..., nn.Module]] = Registry("network", "evo.networks", _FACTORIES, _complaint)
 
 INPUTS: dict[str, tuple[int, ...]] = {
     "adalayernet": (3, 32, 32),
