@@ -52,6 +52,13 @@ class GenomeSpace(ABC):
     def encode(self, blueprint: Blueprint) -> Individual:
         """Return the genome of a structure: `decode(encode(b)) == b`."""
 
+    def nearest(self, blueprint: Blueprint) -> Individual:
+        """Return the genome of the structure closest to one of another encoding, or with other limits, of the same network.
+
+        This is the repaired genome of `encode`; an encoding that expresses only part of a structure takes that part.
+        """
+        return self.repair(self.encode(blueprint))
+
     @abstractmethod
     def repair(self, individual: Individual) -> Individual:
         """Make a genome legal in place, changing as little as possible, and return it; a legal one stays as it is."""

@@ -64,7 +64,11 @@ class Budgeted(GenomeSpace):
     @property
     def seeds(self) -> list[Individual]:
         """New individuals that a search begins with: those of the encoding that are within the limits."""
-        return [one for one in self.space.seeds if self.limits.fits(self.space.counts(one), self.space.bits(one))]
+        return [one for one in self.space.seeds if self.fits(one)]
+
+    def fits(self, individual: Individual) -> bool:
+        """Tell whether a genome is within the limits."""
+        return bool(self.limits.fits(self.space.counts(individual), self.space.bits(individual)))
 
     def initial(self, count: int, rng: np.random.Generator) -> list[Individual]:
         """Return `count` genomes within the limits, of those that the encoding draws.
@@ -145,6 +149,10 @@ class Budgeted(GenomeSpace):
     def encode(self, blueprint: Blueprint) -> Individual:
         """Return the genome of a structure, whatever it costs."""
         return self.space.encode(blueprint)
+
+    def nearest(self, blueprint: Blueprint) -> Individual:
+        """Return the genome of the closest structure of the encoding, whatever it costs."""
+        return self.space.nearest(blueprint)
 
     def repair(self, individual: Individual) -> Individual:
         """Make a genome legal for the encoding; that may exceed the limits, and one that does is not made smaller."""

@@ -27,6 +27,7 @@ from evo.importance.widest import widest
 from evo.task import Task
 
 DEFAULT_GAMMA = 0.5
+DEFAULT_LAM = 0.5
 
 
 class ChannelVector(Encoding):
@@ -57,7 +58,7 @@ class ChannelVector(Encoding):
             description="λ: how much more readily weights of expensive layers fall (the paper has 0.4 to 20); 0 compares "
             "magnitudes alone",
         ),
-    ] = 0.5
+    ] = DEFAULT_LAM
     perturb: Annotated[int, Field(ge=1, description="largest change of a gene by mutation, F")] = 4
     mutation: Mutation = 0.1
     free: Free = ("*",)
@@ -164,6 +165,10 @@ class ChannelVectorSpace(GenomeSpace):
         """
         refuse_bits(blueprint)
         return self.individual(self._channels.kept(blueprint))
+
+    def nearest(self, blueprint: Blueprint) -> Individual:
+        """Return as many channels of the free groups, or the next numbers that these can keep; weight bits are left out."""
+        return self.individual(self._channels.nearest(blueprint))
 
     def repair(self, individual: Individual) -> Individual:
         """Raise every gene to the next number of channels that its group can keep, or lower it to all of them."""

@@ -85,8 +85,8 @@ class FreeChannels:
             SettingsError: a group that is not free has lost channels, or a free one keeps a number that it cannot.
         """
         counts = self.network.counts(blueprint)
-        kept = counts[self.groups]
-        legal = self.counts(self.levels.values(self.levels.of(kept)))
+        kept = self.nearest(blueprint)
+        legal = self.counts(kept)
         if (legal != counts).any():
             index = int(np.flatnonzero(legal != counts)[0])
             group = self.network.groups[index]
@@ -94,7 +94,11 @@ class FreeChannels:
                 f"{group.name}: the structure keeps {counts[index]} of {group.size} channels, which this encoding cannot "
                 "express (free, min_channels)"
             )
-        return np.asarray(kept)
+        return kept
+
+    def nearest(self, blueprint: Blueprint) -> Genes:
+        """Return what the free groups keep, shape (F,), each raised to the next number that it can keep."""
+        return self.levels.values(self.levels.of(self.network.counts(blueprint)[self.groups]))
 
     def random(self, count: int, rng: np.random.Generator) -> Genes:
         """Return `count` draws, shape (count, F), every number of channels uniform in its logarithm."""

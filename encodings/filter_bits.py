@@ -117,6 +117,10 @@ class FilterBitsSpace(GenomeSpace):
         masks = blueprint.masks
         return self.individual(np.concatenate([masks[name] for name in self._slices]).astype(np.uint8))
 
+    def nearest(self, blueprint: Blueprint) -> Individual:
+        """Return the genome of the same filters, and of more where a layer keeps too few; weight bits are left out."""
+        return self.repair(self.encode(blueprint.with_bits({})))
+
     def repair(self, individual: Individual) -> Individual:
         """Restore the most important filters of every layer that keeps too few, or a number that it cannot keep."""
         bits = _view(individual)

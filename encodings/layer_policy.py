@@ -192,6 +192,14 @@ class LayerPolicySpace(GenomeSpace):
                 )
         return individual
 
+    def nearest(self, blueprint: Blueprint) -> Individual:
+        """Return as many channels of the free groups, or the next numbers that these can keep, and the nearest bits.
+
+        Weights that the structure does not quantise get the most bits that this encoding has.
+        """
+        bits = np.clip(self._network.costs.bits_of(blueprint.bits)[self._places], *self.settings.bits)
+        return self.individual(np.append(self._channels.nearest(blueprint), bits))
+
     def repair(self, individual: Individual) -> Individual:
         """Raise every gene to the next value that it can have, or lower it to the largest."""
         self._levels.repair(_view(individual))

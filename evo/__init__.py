@@ -2,14 +2,15 @@
 
 A `Task` is a trained network with data. An encoding (`FilterBits`, `ChannelVector`, `LayerPolicy`) turns genomes into
 structures, a fitness (`SubsetFineTune`, or your own function under `@evo.fitness`) judges the networks built from them,
-an algorithm (`ECS`, `FGA`, `NSGA2`, `NSGA3`, `RandomSearch`) proposes new genomes, a `Budget` bounds their costs, an
-evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, `Convergence` may end it, and `search` returns a `Run`: a
-history, a Pareto front, and networks to build, fine-tune, `save` and `load`. `evo.recipes` has whole systems of the
-literature.
+an algorithm (`ECS`, `FGA`, `NSGA2`, `NSGA3`, `RandomSearch`) proposes new genomes, `seeds` are what it begins with, a
+`Budget` bounds their costs, an evaluator (`LocalEvaluator`, `RayEvaluator`) does the work, `Convergence` may end it, and
+`search` returns a `Run`: a history, a Pareto front, and networks to build, fine-tune, `save` and `load`. `evo.recipes`
+has whole systems of the literature.
 """
 
 from typing import TYPE_CHECKING
 
+from evo import seeds
 from evo.algorithms import ECS, FGA, NSGA2, NSGA3, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
@@ -74,5 +75,6 @@ __all__ = [
     "save_onnx",
     "save_pt2",
     "search",
+    "seeds",
     "toolbox",
 ]

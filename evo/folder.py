@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ from evo.task import Task
 
 LOCK = ".lock"
 
-IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seeds", "seed", "threads")
+IDENTITY = ("task", "encoding", "fitness", "algorithm", "budget", "seeds", "seeds_from", "seed", "threads")
 """The parts of run.toml that decide a search's results; a folder continues only the search it was made by."""
 
 
@@ -43,11 +43,10 @@ def describe_search(
     algorithm: Algorithm,
     budget: Budget | None,
     evaluator: Evaluator,
-    seeds: Sequence[Blueprint],
     seed: int,
     source: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the content of run.toml: everything that was decided, and what it was decided on."""
+    """Return the content of run.toml but for what the search begins with: what was decided, and what it was decided on."""
     settings: dict[str, Any] = {
         "seed": seed,
         "threads": evaluator.threads,
@@ -65,8 +64,6 @@ def describe_search(
     }
     if budget is not None:
         settings["budget"] = budget.to_dict()
-    if seeds:
-        settings["seeds"] = [structure.to_json() for structure in seeds]
     if source:
         settings["source"] = dict(source)
     return _without_none(settings)

@@ -114,9 +114,16 @@ class Run:
         Raises:
             RunFolderError: nothing has succeeded yet.
         """
+        return self.ranked().iloc[0]
+
+    def ranked(self) -> pd.DataFrame:
+        """Return the rows of all measured structures, those with the best first objective first, of equal ones the oldest.
+
+        Raises:
+            RunFolderError: nothing has succeeded yet.
+        """
         first = self.objectives[0]
-        frame = self._measured()
-        return frame.iloc[int((frame[first.name] * first.weight).argmax())]
+        return self._measured().sort_values(first.name, ascending=not first.maximize, kind="stable")
 
     @property
     def stopped(self) -> Stop | None:

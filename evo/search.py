@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from evo.algorithms import Algorithm, SteadyState
-from evo.blueprint import Blueprint
 from evo.budget import Budget
 from evo.callbacks.base import Callback, Progress, check_callbacks, followed, tell
 from evo.encodings.base import Encoding, GenomeSpace
@@ -21,13 +20,13 @@ from evo.errors import SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Screening, Session
 from evo.fitness.base import Fitness
 from evo.fitness.cascade import Cascade
-from evo.folder import check_same, claimed, describe_search, folder_for, open_history, recorded_seeds
+from evo.folder import check_same, claimed, describe_search, folder_for, open_history
 from evo.history import COLUMNS, SCREENED, History, Result, Row
 from evo.ledger import Ledger
 from evo.reuse import Peers, identity
 from evo.run import Run
 from evo.screening import Screen, screens
-from evo.seeds import encoded, listed
+from evo.seeding import Seed, Seeds, encoded
 from evo.stopping import Convergence, ConvergenceWatch, Stop
 from evo.task import Task
 
@@ -40,7 +39,7 @@ def search(
     algorithm: Algorithm,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
-    seeds: Sequence[Blueprint] | None = None,
+    seeds: Sequence[Seed] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     max_evaluations: int | None = None,
@@ -62,9 +61,11 @@ def search(
         algorithm: how genomes are proposed.
         budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
-        seeds: structures to begin with, before any that the encoding draws; default those of the search that the folder
-            holds, or none. An encoding of channel numbers takes these alone, and selects the filters itself. With
-            `RandomSearch` and as many evaluations, they alone are measured.
+        seeds: structures to begin with, before any that the encoding draws, and sources of such, see `evo.seeds`; default
+            those of the search that the folder holds, or none. An encoding of channel numbers takes these alone, and selects
+            the filters itself. What sources make is brought within encoding and budget, once; repetitions, and what is more
+            than the individuals to begin with, are left out. With `RandomSearch` and as many evaluations, they alone are
+            measured.
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
@@ -80,9 +81,9 @@ def search(
         source: where task and fitness can be had again, for `evo resume`; noted in run.toml.
 
     Raises:
-        SettingsError: the parts do not fit together, a seed cannot be expressed or exceeds the budget, there are more seeds
-            than individuals to begin with, nothing that is drawn is within the budget, or `max_evaluations` is too few for
-            the first generation.
+        SettingsError: the parts do not fit together, a structure among the seeds cannot be expressed or exceeds the budget,
+            there are more of these than individuals to begin with, a source of seeds cannot make any, nothing that is drawn
+            is within the budget, or `max_evaluations` is too few for the first generation.
         RunFolderError: the folder belongs to another search, is damaged, or is being written by another process.
         EvaluatorError: no worker can be had, or every evaluation failed, of a whole generation or 20.
         CallbackError: a callback raised something; the search can be continued.
@@ -104,10 +105,13 @@ def search(
     weights = tuple(objective.weight for objective in fitness.objectives)
     space = bind_within(encoding, task, weights, budget)
     folder = folder_for(out)
-    begin_with = recorded_seeds(folder) if seeds is None else listed(seeds)
-    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, begin_with, seed, source)
-    check_same(folder, settings)  # now: the seeds of another search make no sense here
-    individuals = encoded(begin_with, space, task.network)
+    start = Seeds.of(seeds, folder)
+    settings = describe_search(task, encoding, fitness, algorithm, budget, evaluator, seed, source)
+    check_same(folder, settings | start.described())  # now: the seeds of another search make no sense here
+    if start.pending:
+        start = start.made(space, task, algorithm.places, seed, evaluator.map)
+    settings |= start.described()
+    individuals = encoded(start.structures, space, task.network)
     own = [individual for individual in space.seeds if individual not in individuals]
     individuals += own[: max(0, algorithm.places - len(individuals))]
     algorithm = algorithm.model_copy()

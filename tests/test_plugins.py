@@ -28,6 +28,7 @@ GOOD = '''
     import evo
     from evo.callbacks import Callback
     from evo.fitness import Fitness
+    from evo.seeds import SeedSource
 
     class Wide(evo.FilterBits):
         """Filter bits under another name.
@@ -54,6 +55,15 @@ GOOD = '''
     class Told(Callback):
         """A listener."""
 
+    class Whole(SeedSource):
+        """Everything to begin with."""
+
+        def check(self, task):
+            pass
+
+        def structures(self, task, **_):
+            return [task.network.full]
+
     class Abstract(Fitness):
         pass
 
@@ -72,6 +82,7 @@ GOOD_NAMES = {
     "evo.fitness": {"judged": "good_parts:judged"},
     "evo.algorithms": {"quick": "good_parts:Quick", "ecs": "good_parts:Quick"},
     "evo.importance": {"last": "good_parts:last"},
+    "evo.seeds": {"whole": "good_parts:Whole"},
     "evo.evaluators": {"here": "good_parts:Here"},
     "evo.networks": {"net": "good_parts:net"},
     "evo.datasets": {"images": "good_parts:images"},

@@ -446,7 +446,10 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path) -> None:
             {"seeds": seeds, "algorithm": evo.RandomSearch(evaluations=2)},
             "3 structures, but RandomSearch begins with 2",
         ),
-        ({"seeds": seeds[0]}, r"^seeds: expected structures \(evo\.Blueprint\) in a list, got Blueprint\("),
+        (
+            {"seeds": seeds[0]},
+            r"^seeds: expected structures \(evo\.Blueprint\) or sources of such \(evo\.seeds\) in a list, got Blueprint\(",
+        ),
         ({"seeds": [seeds[0].masks]}, r"^seeds: expected structures .*, got \[\{"),
     ):
         with pytest.raises(SettingsError, match=message):

@@ -34,6 +34,7 @@ PARTS = (
     "algorithm",
     "budget",
     "evaluator",
+    "seeds",
     "finetuning",
     "out",
     "seed",
@@ -44,6 +45,9 @@ PARTS = (
     "source",
 )
 """What a recipe that searches takes from a run.toml, by its names in `Config`."""
+
+WITHOUT_SEEDS = tuple(part for part in PARTS if part != "seeds")
+"""What one takes whose search begins with a structure that it compares the others to."""
 
 WITHOUT_SEARCH = ("evaluator", "finetuning", "out", "seed", "reuse", "source")
 """What one takes that does not."""
@@ -96,6 +100,7 @@ METHODS = {
         adalayer,
         _parts("layer_policy", "subset_finetune", ONE),
         {"encoding": (LayerPolicy,), "fitness": (SubsetFineTune,), "algorithm": (RandomSearch, NSGA2)},
+        WITHOUT_SEEDS,
     ),
     "synaptic": Method(synaptic, _parts("filter_bits", AS_IT_IS, ONE), {}, WITHOUT_SEARCH),
 }

@@ -23,6 +23,8 @@ from evo.plugins import Registry
 from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import check, search
+from evo.seeding import Seeds
+from evo.seeds import SEED_SOURCES, SeedSource
 from evo.settings import Settings
 from evo.stopping import Convergence
 from evo.task import Task
@@ -74,6 +76,13 @@ class RunTable(Settings):
     convergence: Annotated[
         dict[str, Any] | None, Field(description="stop when the front has stopped growing, see below; default: never")
     ] = None
+    seeds: Annotated[
+        list[dict[str, Any]],
+        Field(
+            default_factory=list,
+            description="where structures to begin with come from, each a table [[seeds]], see below; default: none",
+        ),
+    ]
     evaluator: Annotated[dict[str, Any], Field(default_factory=dict, description="where candidates are evaluated")]
     callbacks: Annotated[
         list[dict[str, Any]],
@@ -93,6 +102,7 @@ class Config:
         out: the run's folder.
         seed, max_evaluations, max_seconds, convergence, reuse, encoding, fitness, algorithm, budget, evaluator, callbacks: as
             `evo.search` takes them.
+        seeds: where structures to begin with come from; None for those that the folder's search began with.
         finetuning: of what was found, for `evo compress` and `evo export`; None if the file does not say.
         task: what the network and the data are made from.
         source: what `evo resume` needs to make task, fitness and callbacks again; noted in the run's folder.
@@ -109,6 +119,7 @@ class Config:
     algorithm: Algorithm
     budget: Budget | None
     evaluator: Evaluator
+    seeds: Sequence[SeedSource] | None
     callbacks: tuple[Callback, ...]
     finetuning: Recipe | None
     task: TaskSource
@@ -137,6 +148,7 @@ class Config:
                 max_seconds=self.max_seconds,
                 convergence=self.convergence,
             )
+            Seeds.of(self.seeds, self.out).check(task)
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
 
@@ -149,6 +161,7 @@ class Config:
             algorithm=self.algorithm,
             budget=self.budget,
             evaluator=self.evaluator,
+            seeds=self.seeds,
             out=self.out,
             seed=self.seed,
             max_evaluations=self.max_evaluations,
@@ -224,7 +237,10 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
         )
     document = search_document(recorded) | {"out": str(folder)}
     _override_run(document, overrides, address)
-    return _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
+    config = _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
+    if config.seeds:
+        raise SettingsError("--set seeds: a search that has begun keeps the seeds that it began with")
+    return replace(config, seeds=None)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -347,6 +363,7 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         algorithm=algorithm,
         budget=None if top.budget is None else Budget.parse(top.budget, f"{where} budget"),
         evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, folder),
+        seeds=[_source(table, f"{where} seeds[{index}]", folder) for index, table in enumerate(top.seeds)],
         callbacks=callbacks,
         finetuning=finetuning,
         task=found,
@@ -358,6 +375,15 @@ def _part(table: Table, where: str, registry: Registry[type[Part]], folder: Path
     """Return the encoding, algorithm or evaluator that a table describes."""
     kind = registry.find(table.get("name", DEFAULTS[registry.kind]), f"{where}.name", folder)
     return kind.parse({key: value for key, value in table.items() if key != "name"}, where)
+
+
+def _source(table: Table, where: str, folder: Path) -> SeedSource:
+    """Return the source of seeds that one of the tables [[seeds]] describes."""
+    name = table.get("from")
+    if not isinstance(name, str):
+        raise SettingsError(f"{where}: expected from = …, one of: {', '.join(SEED_SOURCES)}; got {name!r}")
+    kind = SEED_SOURCES.find(name, f"{where}.from", folder)
+    return kind.parse({key: value for key, value in table.items() if key != "from"}, where)
 
 
 def _fitness(table: Table, where: str, folder: Path) -> Fitness:

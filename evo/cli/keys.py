@@ -18,6 +18,7 @@ from evo.fitness import FITNESSES, Fitness, LatencySettings
 from evo.importance import Criterion
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
+from evo.seeds import SEED_SOURCES
 from evo.settings import Settings
 from evo.stopping import Convergence
 from evo.training import Recipe
@@ -82,6 +83,8 @@ def sections() -> Iterator[Section]:
             yield Section(f'{table} name = "{name}"{default}', _about(kind), _keys(kind))
         if table == "[algorithm]":
             yield Section("[budget]", _about(Budget), _keys(Budget))
+            for name, source in SEED_SOURCES.items():
+                yield Section(f'[[seeds]] from = "{name}"', _about(source), _keys(source))
             yield Section("[convergence]", _about(Convergence), _keys(Convergence))
         if table == "[fitness]":
             yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
@@ -155,6 +158,8 @@ def _bounds(metadata: Iterable[Any]) -> str:
 def _words(annotation: Any) -> str:
     """Return what a type means to somebody who writes TOML."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(FieldInfo.from_annotation(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(filter(None, map(_words, arguments)))
     if origin is Annotated:

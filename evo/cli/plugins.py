@@ -22,6 +22,7 @@ from evo.fitness import FITNESSES
 from evo.importance import CRITERIA
 from evo.network.zoo import ZOO
 from evo.plugins import Registry, package_of, reference_to
+from evo.seeds import SEED_SOURCES
 from evo.training.datasets import DATASETS
 
 REGISTRIES: tuple[Registry[Any], ...] = (
@@ -29,6 +30,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     FITNESSES,
     ALGORITHMS,
     CRITERIA,
+    SEED_SOURCES,
     EVALUATORS,
     ZOO,
     DATASETS,

@@ -13,6 +13,7 @@ from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
 from evo.report.tables import fidelity_table, front_table
 from evo.run import SETTINGS, Run
+from evo.seeding import SOURCES, TAKEN
 from evo.task import Task
 
 
@@ -61,6 +62,10 @@ def print_summary(run: Run, screen: Console) -> None:
     screen.print(front_table(run, rows=8))
     if len(run.fidelities) > 1:
         screen.print(fidelity_table(run))
+    if SOURCES in run.settings:
+        counted = zip(run.settings[SOURCES], run.settings[TAKEN], strict=True)
+        parts = [f"{n['taken']} of {n['made']} from {one.get('folder', one['from'])}" for one, n in counted]
+        print(f"began with {', '.join(parts)}")
     if run.limits is not None:
         drawn, rejected = (int(run.generations[name].sum()) for name in ("drawn", "rejected"))
         print(f"budget: {run.limits.describe()}; rejected {rejected / max(1, drawn):.1%} of {drawn:,} genomes drawn")

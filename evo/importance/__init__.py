@@ -3,7 +3,8 @@
 from evo.importance.criteria import CRITERIA, Criterion, Material, criterion
 from evo.importance.importance_matrix import ImportanceMatrix, importance_matrix
 from evo.importance.magnitude import magnitude
-from evo.importance.ocnna import ocnna_scores, structures
+from evo.importance.ocnna import ocnna_scores
+from evo.importance.percentiles import structures
 from evo.importance.selection import FilterSelection
 
 __all__ = [

@@ -5,12 +5,10 @@ from numbers import Integral
 from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from evo.blueprint import Blueprint
 from evo.errors import NetworkError, SettingsError
 from evo.importance.feature_maps import NormStatistics, OutputNorms, producers
-from evo.importance.filters import FloatArray, free_groups, producing_cuts
+from evo.importance.filters import FloatArray, producing_cuts
 from evo.importance.magnitude import scaled_sum
 from evo.network import CouplingGroup, Network
 from evo.network.modes import using_threads
@@ -18,8 +16,7 @@ from evo.training.data import Samples, balanced_subset
 
 IMAGES = 5000
 VARIANCE = 0.95
-PERCENTILE = 40.0
-"""The paper's number of images, retained variance, and best percentile k."""
+"""The paper's number of images, and retained variance."""
 
 SHARD = 250
 """Images that are measured together; the result depends on it in the last bits, hence it is no setting."""
@@ -122,58 +119,3 @@ def _score(network: Network, group: CouplingGroup, statistics: Mapping[str, Norm
             f"{group.name}: OCNNA looks at what layers return, and none that is called as a module produces these channels"
         )
     return rows[0] if len(rows) == 1 else scaled_sum(rows, group.size) / len(rows)
-
-
-def listed(k: float | Sequence[float]) -> list[float]:
-    """Return one or several percentiles as a list.
-
-    Raises:
-        SettingsError: one is none.
-    """
-    try:
-        percentiles: list[float] = np.ravel(np.asarray(k, dtype=np.float64)).tolist()
-    except (TypeError, ValueError):
-        raise SettingsError(f"k: expected percentiles between 0 and 100, got {k!r}") from None
-    for one in percentiles:
-        if not 0 <= one <= 100:
-            raise SettingsError(f"k: a percentile lies between 0 and 100, got {one:g}")
-    return percentiles
-
-
-def structures(
-    network: Network,
-    scores: Mapping[str, ArrayLike],
-    k: float | Sequence[float] = PERCENTILE,
-    *,
-    free: Sequence[str] = ("*",),
-) -> list[Blueprint]:
-    """Return what stays at every percentile k: per group, the channels whose score is at or above the k-th percentile.
-
-    0 keeps everything, 100 the best of every group and what is as good. Percentiles are interpolated linearly. Where a
-    group cannot keep so many (grouped convolutions, multiples), the next best join them. To begin a search with them:
-    `evo.search(task, encoding=evo.FilterBits(), seeds=structures(task.network, scores, (20, 40, 60)), …)`.
-
-    Args:
-        network: that was scored.
-        scores: shape (channels,) by name of the group, larger is kept.
-        k: percentile, or several, each in [0, 100].
-        free: groups that may shrink, as names or patterns; the others stay whole.
-
-    Raises:
-        SettingsError: a percentile that is none, a pattern that matches no group, or a group without scores.
-    """
-    percentiles = listed(k)
-    shrinks = dict(zip((group.name for group in network.groups), free_groups(network, free).tolist(), strict=True))
-    values = {}
-    for group in network.groups:
-        values[group.name] = np.asarray(scores.get(group.name, ()), dtype=np.float64)
-        if values[group.name].shape != (group.size,) or not np.isfinite(values[group.name]).all():
-            raise SettingsError(f"scores: {group.name} has {group.size} channels and needs as many finite numbers")
-    found = []
-    for percentile in percentiles:
-        masks = {
-            name: own >= np.percentile(own, percentile) if shrinks[name] else np.ones(own.size, dtype=bool)
-            for name, own in values.items()
-        }
-        found.append(network.repaired(masks, values))
-    return found

@@ -14,6 +14,7 @@ from evo.fitness.subset_finetune import SubsetFineTune
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import search
+from evo.seeding import Seed
 from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
@@ -27,6 +28,7 @@ def ecs(
     algorithm: ECS | None = None,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
+    seeds: Sequence[Seed] | None = None,
     finetuning: Recipe | None = None,
     tries: int = 5,
     out: str | Path | None = None,
@@ -47,8 +49,8 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks,
-            source: see `evo.search`; defaults are the paper's, scaled down. Of a cascade, the last fidelity is a
+        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse,
+            callbacks, source: see `evo.search`; defaults are the paper's, scaled down. Of a cascade, the last fidelity is a
             `SubsetFineTune`.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
@@ -67,6 +69,7 @@ def ecs(
         algorithm=algorithm or ECS(),
         budget=budget,
         evaluator=evaluator,
+        seeds=seeds,
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,

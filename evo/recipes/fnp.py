@@ -12,8 +12,8 @@ from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
-from evo.run import Run
 from evo.search import check, search
+from evo.seeding import Seed
 from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
@@ -27,6 +27,7 @@ def fnp(
     algorithm: FGA | None = None,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
+    seeds: Sequence[Seed] | None = None,
     finetuning: Recipe | None = None,
     tries: int = 1,
     out: str | Path | None = None,
@@ -47,8 +48,8 @@ def fnp(
             one λ per network (Table 13): VGG-16 0.5, ResNet-56 10, ResNet-110 5, GoogLeNet 20, ResNet-50 0.4. With
             `initial="capacity"` the search starts from what a closed form finds in place of V*: a closed form for all
             candidates, a score of gradients for the promising, training for the best.
-        fitness, algorithm, evaluator, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks, source: see
-            `evo.search`; the defaults are the paper's, with the robust score.
+        fitness, algorithm, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse, callbacks, source:
+            see `evo.search`; the defaults are the paper's, with the robust score.
         budget: θ, what no candidate may exceed; default as many parameters as V*, the network of the importance matrix,
             has. With a budget and without γ, V* is the largest network within it.
         finetuning: of the winner; default ten epochs.
@@ -89,6 +90,7 @@ def fnp(
         algorithm=algorithm,
         budget=budget,
         evaluator=evaluator,
+        seeds=seeds,
         out=out,
         seed=seed,
         max_evaluations=max_evaluations,
@@ -99,12 +101,5 @@ def fnp(
         source=source,
     )
     # Select weights: the encoding has kept the filters that its `select` chooses. Fine-tune.
-    return tune(run, task, _fittest(run, tries), finetuning, on_epoch=on_epoch)
-
-
-def _fittest(run: Run, count: int) -> list[int]:
-    """Return the ids of the structures with the best first objective, the best first, the older one among equals."""
-    first = run.objectives[0]
-    rows = run.history.query("status == 'ok' and not cached")
-    rows = rows.sort_values(first.name, ascending=not first.maximize, kind="stable")
-    return [int(row) for row in rows.index[:count]]
+    fittest = [int(row) for row in run.ranked().index[:tries]]
+    return tune(run, task, fittest, finetuning, on_epoch=on_epoch)

@@ -17,13 +17,15 @@ from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import Evaluator, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.subset_finetune import SubsetFineTune
-from evo.folder import check_same, claimed, describe_search, folder_for, recorded_seeds
+from evo.folder import check_same, claimed, describe_search, folder_for
 from evo.importance import ocnna_scores, structures
 from evo.importance.filters import FloatArray
-from evo.importance.ocnna import IMAGES, PERCENTILE, VARIANCE, check_measurement, listed
+from evo.importance.ocnna import IMAGES, VARIANCE, check_measurement
+from evo.importance.percentiles import PERCENTILE, listed
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
 from evo.search import check, search
+from evo.seeding import Seeds
 from evo.task import Task
 from evo.training import EpochReport, Recipe, error_rate
 
@@ -112,8 +114,8 @@ def ocnna(
     check_measurement(task.train, images, variance)
     _check_choice(task, percentiles, tolerance, fitness, free)
     folder = folder_for(out)
-    begun = recorded_seeds(folder)  # what it began with is compared when the scores are there
-    check_same(folder, describe_search(task, FilterBits(), fitness, algorithm, None, evaluator, begun, seed, source))
+    begun = Seeds.of(None, folder).described()  # what it began with is compared when the scores are there
+    check_same(folder, describe_search(task, FilterBits(), fitness, algorithm, None, evaluator, seed, source) | begun)
     scores = _scores(task, folder, evaluator, images, variance, seed)
     chosen = structures(task.network, scores, percentiles, free=free)
     run = search(

@@ -102,6 +102,18 @@ class EncodingContract:
                 assert bits.dtype == np.int64
                 assert bits.tolist() == network.costs.bits_of(blueprint.bits).tolist()
 
+    def test_nearest_takes_any_structure_of_the_network(self, space: GenomeSpace, network: Network) -> None:
+        """What the encoding can express stays as it is; anything else becomes legal, and no smaller with more channels."""
+        for individual in space.initial(5, np.random.default_rng(0)):
+            assert space.pack(space.nearest(space.decode(individual))) == space.pack(individual)
+        rng = np.random.default_rng(1)
+        least = network.repaired({group.name: rng.random(group.size) < 0.2 for group in network.groups})
+        more = network.repaired({name: mask | (rng.random(mask.size) < 0.5) for name, mask in least.masks.items()})
+        layer = network.quantisable[0]
+        for blueprint in (network.full, more, least, more.with_bits({layer: 1}), more.with_bits({layer: 31})):
+            self.assert_legal(space, network, space.nearest(blueprint))
+        assert (space.counts(space.nearest(least)) <= space.counts(space.nearest(more))).all()
+
     @pytest.mark.parametrize("cost", ["params", "bytes"])
     def test_everything_drawn_obeys_a_budget(
         self, encoding: Encoding, space: GenomeSpace, task: Task, network: Network, cost: str

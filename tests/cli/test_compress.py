@@ -17,6 +17,7 @@ from evo.fitness import FITNESSES, ScoreOfFrame, SubsetFineTune
 from evo.recipes.ocnna import OcnnaCompression
 from evo.recipes.synaptic import SynapticCompression
 from evo.run import read_settings
+from evo.seeds import FromOCNNA
 from evo.training import EpochReport
 
 TASK = ["task.model=parts:network", "task.data=parts:data"]
@@ -39,7 +40,7 @@ def test_a_file_may_say_more_about_them(place: Path) -> None:
     Path("run.toml").write_text(
         "[task]\nmodel = 'parts:network'\ndata = 'parts:data'\n"
         "[encoding]\nlam = 2\ngamma = 0.1\n[fitness]\nname = 'parts:judged'\n[algorithm]\npopulation = 6\n"
-        "[budget]\nmacs = 0.5\n[finetuning]\nlr = 0.3\n"
+        "[budget]\nmacs = 0.5\n[[seeds]]\nfrom = 'ocnna'\n[finetuning]\nlr = 0.3\n"
     )
     method, config = read_method("fnp", Path("run.toml"), ["finetuning.shift=2"], gamma=0.6)
     assert method is METHODS["fnp"]
@@ -52,6 +53,8 @@ def test_a_file_may_say_more_about_them(place: Path) -> None:
     assert config.finetuning is not None
     assert (config.finetuning.epochs, config.finetuning.lr, config.finetuning.shift) == (10, 0.3, 2)
     assert config.source["finetuning"] == config.finetuning.to_dict()
+    assert config.seeds == [FromOCNNA()]
+    assert [name for name, one in METHODS.items() if "seeds" in one.parts] == ["ecs", "fnp"]
 
 
 def test_every_part_that_a_method_names_is_of_the_kind_that_it_needs(place: Path) -> None:

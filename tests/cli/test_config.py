@@ -1,5 +1,6 @@
 """run.toml: what is accepted, and what is made of it."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from evo.fitness.base import Objective
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.network.zoo import lenet
 from evo.run import read_settings
+from evo.seeds import FromMagnitude, FromRun
 
 GOOD = '[task]\nmodel = "parts:network"\ndata = "parts:data"\n[fitness]\nname = "parts:judged"\n'
 TASK = GOOD.partition("[fitness]")[0]
@@ -178,6 +180,29 @@ def test_resuming_keeps_the_budget() -> None:
     assert resume_config(run.folder).budget == evo.Budget(params=0.5)
     with pytest.raises(RunFolderError, match=r"belongs to another search \(budget\.params was 0\.5, is now 0\.4\)"):
         resume_config(run.folder, ["budget.params=0.4"]).search(task)
+
+
+def test_seeds_come_from_sources_and_are_kept(place: Path) -> None:
+    read(TINY, "out=runs/earlier").search(read(TINY).make_task())
+    text = (
+        TINY
+        + "[[seeds]]\nfrom = 'magnitude'\nratios = [0.5]\n[[seeds]]\nfrom = 'run'\nfolder = 'runs/earlier'\nmost = 2\n"
+    )
+    config = read(text, "max_evaluations=4")
+    assert config.seeds == [FromMagnitude(ratios=(0.5,)), FromRun(folder="runs/earlier", most=2)]
+    task = config.make_task()
+    run = config.search(task)
+    before = run.history["key"].tolist()
+    assert "seed" in run.history["operator"].to_list()
+    shutil.rmtree("runs/earlier")
+    assert read(text, "max_evaluations=4").search(task).history["key"].tolist() == before
+    resumed = resume_config(run.folder, ["max_evaluations=1000"])
+    assert resumed.seeds is None
+    assert len(resumed.search(resumed.make_task()).history) > len(before)
+    with pytest.raises(RunFolderError, match=r"belongs to another search \(it began with \d seeds, not with these 0\)"):
+        read(TINY).search(task)
+    with pytest.raises(SettingsError, match="--set seeds: a search that has begun keeps the seeds that it began with"):
+        resume_config(run.folder, ["seeds=[{from='magnitude'}]"])
 
 
 def test_resuming_takes_the_networks_weights_from_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:

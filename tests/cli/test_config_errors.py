@@ -106,6 +106,31 @@ BAD = {
         "run.toml: budget.param: unknown setting 'param'; did you mean 'params'?",
     ),
     "budget is a number": ("budget = 0.3\n" + GOOD, "run.toml: budget: got 0.3; input should be a valid dictionary"),
+    "seeds are no tables": (
+        'seeds = ["ocnna"]\n' + GOOD,
+        "run.toml: seeds.0: got 'ocnna'; input should be a valid dictionary",
+    ),
+    "seeds from nowhere": (
+        GOOD + "[[seeds]]\nk = [20]\n",
+        "run.toml: seeds[0]: expected from = …, one of: importance_matrix, ocnna, magnitude, run; got None",
+    ),
+    "seeds from something unknown": (
+        GOOD + '[[seeds]]\nfrom = "ocnna"\n[[seeds]]\nfrom = "magnitud"\n',
+        "run.toml: seeds[1].from: unknown source of seeds 'magnitud'; did you mean 'magnitude'?",
+    ),
+    "seeds from no source": (
+        GOOD + '[[seeds]]\nfrom = "parts:network"\n',
+        "run.toml: seeds[0].from: parts:network is a function; expected a subclass of evo.seeds.SeedSource",
+    ),
+    "setting of seeds": (
+        GOOD + '[[seeds]]\nfrom = "magnitude"\nratio = 0.5\n',
+        "run.toml: seeds[0].ratio: unknown setting 'ratio'; did you mean 'ratios'?",
+    ),
+    "value of seeds": (
+        'seeds = [{ from = "importance_matrix", gammas = [0.3, 1.5] }]\n' + GOOD,
+        "run.toml: seeds[0].gammas.1: got 1.5; input should be less than 1",
+    ),
+    "seeds of no run": (GOOD + '[[seeds]]\nfrom = "run"\n', "run.toml: seeds[0].folder is missing; it has no default"),
     "no task": ("seed = 1\n", "run.toml: task is missing; it has no default"),
     "no data": ('[task]\nmodel = "lenet"\n', "run.toml: task.data is missing; it has no default"),
     "no table": ("task = 5\n", "run.toml: task: got 5; input should be a valid dictionary"),
@@ -214,6 +239,14 @@ BAD_WHEN_LOADED = {
     "budget that nothing meets": (
         GOOD + "[budget]\nmacs = 2\n",
         "budget: macs ≤ 2 (1.14 % of 176) cannot be met; even the smallest candidate has 44",
+    ),
+    "seeds of a run that is not there": (
+        GOOD + '[[seeds]]\nfrom = "run"\nfolder = "runs/none"\n',
+        "seeds: from run: runs/none: not a run folder, it has no run.toml",
+    ),
+    "seeds of channels that are not there": (
+        GOOD + '[[seeds]]\nfrom = "magnitude"\nfree = ["conv*"]\n',
+        "seeds: from magnitude: free: unknown coupling group 'conv*'; known are: 0",
     ),
     "not a network": (
         GOOD.replace("parts:network", "parts:nothing"),

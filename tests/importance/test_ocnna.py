@@ -1,5 +1,4 @@
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -235,59 +234,6 @@ def test_channels_that_no_layer_returns_are_refused() -> None:
     network = evo.Network.analyse(Bare(), data.x[:1])
     with pytest.raises(NetworkError, match=r"^filters: OCNNA looks at what layers return, and none that is called"):
         ocnna_scores(network, data)
-
-
-class TestStructures:
-    def scores(self, network: evo.Network) -> Mapping[str, FloatArray]:
-        rng = np.random.default_rng(0)
-        return {group.name: rng.random(group.size) for group in network.groups}
-
-    def test_channels_at_or_above_the_percentile_stay(self) -> None:
-        network = network_of("lenet")
-        scores = self.scores(network)
-        everything, some, best = structures(network, scores, (0, 40, 100))
-        assert everything == network.full
-        assert best.counts == {"conv1": 1, "conv2": 1, "fc1": 1}
-        assert some.counts == {"conv1": 12, "conv2": 30, "fc1": 300}
-        for name, mask in some.masks.items():
-            assert (mask == (scores[name] >= np.percentile(scores[name], 40))).all()
-            assert best.masks[name].argmax() == scores[name].argmax()
-
-    def test_equal_channels_stay_together(self) -> None:
-        network = network_of("lenet")
-        equal = {group.name: np.ones(group.size) for group in network.groups}
-        assert structures(network, equal, 100) == [network.full]
-
-    def test_grouped_convolutions_keep_equally_many_of_each_part(self) -> None:
-        network = network_of("alexnet")
-        scores = self.scores(network)
-        (structure,) = structures(network, scores, (50,))
-        network.build(structure)
-        for name, mask in structure.masks.items():
-            assert mask[scores[name] >= np.percentile(scores[name], 50)].all()
-
-    def test_groups_that_are_not_free_stay_whole(self) -> None:
-        network = network_of("lenet")
-        (structure,) = structures(network, self.scores(network), free=("conv*",))
-        assert structure.counts == {"conv1": 12, "conv2": 30, "fc1": 500}
-
-    def test_wrong_settings_are_refused(self) -> None:
-        network = network_of("lenet")
-        scores = self.scores(network)
-        with pytest.raises(SettingsError, match=r"^k: a percentile lies between 0 and 100, got 101$"):
-            structures(network, scores, (10, 101))
-        with pytest.raises(SettingsError, match=r"^k: expected percentiles between 0 and 100, got 'most'$"):
-            structures(network, scores, "most")  # type: ignore[arg-type]
-        with pytest.raises(SettingsError, match=r"'fc9'"):
-            structures(network, scores, free=("fc9",))
-        with pytest.raises(SettingsError, match=r"^scores: fc1 has 500 channels and needs as many finite numbers$"):
-            structures(network, {**scores, "fc1": np.ones(3)})
-
-    def test_a_search_begins_with_them(self, digits_task: evo.Task) -> None:
-        network = digits_task.network
-        found = structures(network, self.scores(network), (20, 60))
-        space = evo.FilterBits().bind(digits_task, (1.0,))
-        assert [space.decode(space.encode(one)) for one in found] == found
 
 
 def test_a_selection_keeps_the_most_important_filters(digits_task: evo.Task) -> None:
