@@ -57,6 +57,16 @@ def test_overrides_and_out() -> None:
     assert read_config("run.toml", ["out=else"], out="here").out == Path("here")
 
 
+def test_rules_that_stop_a_search() -> None:
+    assert (read(GOOD).max_seconds, read(GOOD).convergence) == (None, None)
+    config = read(GOOD + "[convergence]\n", "max_seconds=90")
+    assert (config.max_seconds, config.convergence) == (90, evo.Convergence())
+    config = read(
+        GOOD, "convergence.generations=3", 'convergence.objectives=["score", "macs"]', "convergence.reference.macs=7"
+    )
+    assert config.convergence == evo.Convergence(generations=3, objectives=("score", "macs"), reference={"macs": 7.0})
+
+
 def test_parts_of_the_users_own() -> None:
     config = read(GOOD + '[encoding]\nname = "parts:Wide"\nmin_filters = 2\n')
     assert type(config.encoding).__name__ == "Wide"

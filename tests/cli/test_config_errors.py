@@ -131,6 +131,18 @@ BAD = {
         "run.toml: seeds[0].gammas.1: got 1.5; input should be less than 1",
     ),
     "seeds of no run": (GOOD + '[[seeds]]\nfrom = "run"\n', "run.toml: seeds[0].folder is missing; it has no default"),
+    "no time": (
+        "max_seconds = 0\n" + GOOD,
+        "run.toml: max_seconds: got 0; input should be greater than 0",
+    ),
+    "wrong convergence": (
+        GOOD + "[convergence]\ntolerance = 0\n",
+        "run.toml: convergence.tolerance: got 0; input should be greater than 0",
+    ),
+    "convergence of what is not there": (
+        GOOD + "[convergence]\nobjectives = ['scor']\n",
+        "run.toml: convergence: unknown objective 'scor'; did you mean 'score'?",
+    ),
     "no task": ("seed = 1\n", "run.toml: task is missing; it has no default"),
     "no data": ('[task]\nmodel = "lenet"\n', "run.toml: task.data is missing; it has no default"),
     "no table": ("task = 5\n", "run.toml: task: got 5; input should be a valid dictionary"),
