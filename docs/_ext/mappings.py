@@ -1,0 +1,42 @@
+"""The directive `mapping`: a dictionary of the code, from names to what they mean, as a table."""
+
+from importlib import import_module
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class Mapping(SphinxDirective):
+    """`.. mapping:: evo.history.COLUMNS` with the option `headings`, two words with a comma between them."""
+
+    required_arguments = 1
+    option_spec = {"headings": directives.unchanged_required}  # noqa: RUF012, docutils declares it so
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table, which is a target of references to the dictionary."""
+        module, _, name = self.arguments[0].rpartition(".")
+        entries: dict[str, str] = getattr(import_module(module), name)
+        body = nodes.tbody("", *(self._row(nodes.literal("", key), text) for key, text in entries.items()))
+        first, second = self.options["headings"].split(",")
+        head = nodes.thead("", self._row(nodes.Text(first), second.strip()))
+        columns = [nodes.colspec(colwidth=width) for width in (20, 80)]
+        table = nodes.table("", nodes.tgroup("", *columns, head, body, cols=2))
+        domain = self.env.get_domain("py")
+        target = self.arguments[0]
+        domain.note_object(target, "data", target, location=table)  # type: ignore[attr-defined]
+        table["ids"].append(target)
+        return [table]
+
+    @staticmethod
+    def _row(first: nodes.Node, second: str) -> nodes.row:
+        texts = (first, nodes.Text(second))
+        return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", text)) for text in texts))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Add the directive."""
+    app.add_directive("mapping", Mapping)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
