@@ -16,7 +16,15 @@ project = "evo"
 author = "the authors of evo"
 version = release = evo.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "docstrings", "formulas", "mappings", "settings"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_parser",
+    "docstrings",
+    "formulas",
+    "mappings",
+    "settings",
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 # References to what other packages define cannot be resolved without their inventories, which would have to be downloaded.
@@ -43,4 +51,7 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = f"evo {release}"
 html_show_copyright = False
-html_theme_options = {"navigation_with_keys": True}
+html_theme_options = {
+    "navigation_with_keys": True,
+    "light_css_variables": {"code-font-size": "75%"},  # lines of 100 characters fit
+}

@@ -191,7 +191,9 @@ def _execute(block: Block, code: str, names: dict[str, Any]) -> None:
 
 
 def _run_shell(block: Block, names: dict[str, Any]) -> str:
-    lines = [words for line in block.smaller.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
+    lines = [
+        words for line in block.smaller.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))
+    ]
     assert all(words[0] == "evo" for words in lines), f"{block}: has other commands than evo; it cannot be run"
     printed = ""
     for arguments in block.commands:
@@ -240,6 +242,10 @@ def check_arguments(block: Block) -> None:
 def pages() -> Iterator[Page]:
     """Yield every page of the project that may have code."""
     yield read(ROOT / "README.md", notes=ROOT / "tests" / "readme_notes.md")
-    for path in (ROOT / "CONTRIBUTING.md", ROOT / "examples" / "cluster" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "cluster" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ):
         if "_build" not in path.parts:
             yield read(path)

@@ -4,11 +4,11 @@ matplotlib's mathtext knows the part of TeX that the pages use; what it does not
 is an SVG in the colour of the text around it, with its source as alternative text.
 """
 
+import html
 from typing import Any
 
 from docutils import nodes
 from matplotlib.font_manager import FontProperties
-from matplotlib.mathtext import MathTextParser
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from sphinx.application import Sphinx
@@ -17,6 +17,9 @@ from sphinx.writers.html5 import HTML5Translator
 
 SIZE = 100
 """Units of the drawing per em."""
+
+MARGIN = 3
+"""Units around it."""
 
 FONT = FontProperties(size=SIZE, math_fontfamily="stix")
 LETTERS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
@@ -30,28 +33,23 @@ def picture(source: str) -> str:
     """
     text = " ".join(source.split())
     try:
-        _, _, depth, _, _ = MathTextParser("path").parse(f"${text}$", dpi=72, prop=FONT)
         path = TextPath((0, 0), f"${text}$", prop=FONT)
     except ValueError as error:
         raise SphinxError(f"formula {text}: {error}") from None
-    box = path.get_extents()
-    left, top, width, height = box.x0 - 3, -box.y1 - 3, box.width + 6, box.height + 6
-    below = -box.y0 + 3  # from the baseline to the lower edge
-    del depth
+    box = path.get_extents().padded(MARGIN)
     drawn = " ".join(
-        "Z" if code == Path.CLOSEPOLY else LETTERS[code] + " ".join(f"{x:.1f},{-y:.1f}" for x, y in points.reshape(-1, 2))
+        "Z"
+        if code == Path.CLOSEPOLY
+        else LETTERS[code] + " ".join(f"{x:.1f},{-y:.1f}" for x, y in points.reshape(-1, 2))
         for points, code in path.iter_segments(curves=True, simplify=False)
     )
+    size = f"width:{box.width / SIZE:.3f}em;height:{box.height / SIZE:.3f}em;vertical-align:{box.y0 / SIZE:.3f}em"
+    label = html.escape(text)
     return (
-        f'<svg role="img" aria-label="{nodes.unescape(_attribute(text))}" xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}" '
-        f'style="width:{width / SIZE:.3f}em;height:{height / SIZE:.3f}em;vertical-align:{-below / SIZE:.3f}em;max-width:100%" '
-        f'fill="currentColor"><title>{_attribute(text)}</title><path d="{drawn}"/></svg>'
+        f'<svg role="img" aria-label="{label}" xmlns="http://www.w3.org/2000/svg" style="{size};max-width:100%" '
+        f'viewBox="{box.x0:.1f} {-box.y1:.1f} {box.width:.1f} {box.height:.1f}" fill="currentColor">'
+        f'<title>{label}</title><path d="{drawn}"/></svg>'
     )
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def _inline(self: HTML5Translator, node: nodes.math) -> None:
@@ -60,7 +58,8 @@ def _inline(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def _block(self: HTML5Translator, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="formula" style="margin:1em 2em;overflow-x:auto">{picture(node.astext())}</div>')
+    large = node.astext().replace(r"\frac", r"\dfrac")
+    self.body.append(f'<div class="formula" style="margin:1em 2em;overflow-x:auto">{picture(large)}</div>')
     raise nodes.SkipNode
 
 

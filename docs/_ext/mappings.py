@@ -10,10 +10,13 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class Mapping(SphinxDirective):
-    """`.. mapping:: evo.history.COLUMNS` with the option `headings`, two words with a comma between them."""
+    """`.. mapping:: evo.history.COLUMNS` shows it, with the option `headings`: two words and a comma.
+
+    With `no-index`, references to the dictionary do not lead here.
+    """
 
     required_arguments = 1
-    option_spec = {"headings": directives.unchanged_required}  # noqa: RUF012, docutils declares it so
+    option_spec = {"headings": directives.unchanged_required, "no-index": directives.flag}  # noqa: RUF012, docutils declares it so
 
     def run(self) -> list[nodes.Node]:
         """Return the table, which is a target of references to the dictionary."""
@@ -24,10 +27,10 @@ class Mapping(SphinxDirective):
         head = nodes.thead("", self._row(nodes.Text(first), second.strip()))
         columns = [nodes.colspec(colwidth=width) for width in (20, 80)]
         table = nodes.table("", nodes.tgroup("", *columns, head, body, cols=2))
-        domain = self.env.get_domain("py")
-        target = self.arguments[0]
-        domain.note_object(target, "data", target, location=table)  # type: ignore[attr-defined]
-        table["ids"].append(target)
+        if "no-index" not in self.options:
+            target = self.arguments[0]
+            self.env.domains.python_domain.note_object(target, "data", target, location=table)
+            table["ids"].append(target)
         return [table]
 
     @staticmethod

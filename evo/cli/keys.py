@@ -67,7 +67,9 @@ def sections() -> Iterator[Section]:
         if table == "algorithm":
             yield Section("[budget]", _about(Budget), settings_of(Budget))
         if table == "fitness":
-            yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", settings_of(LatencySettings))
+            yield Section(
+                "[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", settings_of(LatencySettings)
+            )
 
 
 def markdown() -> str:
