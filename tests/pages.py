@@ -41,6 +41,8 @@ MINIMAL_TASK = {"model": "lenet", "data": "digits", "train": {"epochs": 1}}
 
 _COMMENT = re.compile(r"<!-- test: (not run|\w+)[: ]?(.*?)-->", re.DOTALL)
 _FENCE = re.compile(r"^```(\S*).*$")
+_BEFORE = ([], ["--"], ["&&"])
+"""What stands before `evo` where it is a command, also of `ray job submit` and its like."""
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -81,8 +83,11 @@ class Block:
         found = []
         for line in self.smaller.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if "evo" in words:
-                words = words[words.index("evo") + 1 :]
+            starts = [
+                index for index, word in enumerate(words) if word == "evo" and words[index - 1 : index] in _BEFORE
+            ]
+            if starts:
+                words = words[starts[0] + 1 :]
                 end = next((index for index, word in enumerate(words) if word in ("|", "&&", ">")), len(words))
                 found.append(words[:end])
         return found
