@@ -280,7 +280,7 @@ class Run:
         record = self.history.loc[row].to_dict()
         facts: dict[str, Any] = {
             "run": self.folder.resolve().name,
-            "id": row,
+            "id": int(row),  # an index of pandas gives NumPy numbers, which JSON does not know
             "seed": int(self.settings["seed"]),
             "original": self.settings["task"]["network"],
         }

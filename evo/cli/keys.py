@@ -65,9 +65,9 @@ LATENCY_ABOUT = "With this table, which may be empty, any fitness has one more o
 
 def sections() -> Iterator[Section]:
     """Yield every table of run.toml, and every choice of a name in it."""
-    yield Section("top of the file", _about(RunTable), _keys(RunTable))
-    yield Section("[task]", f"{_about(TaskTable)} {_names()}", _keys(TaskTable))
-    yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", _keys(Recipe))
+    yield Section("top of the file", _about(RunTable), settings_of(RunTable))
+    yield Section("[task]", f"{_about(TaskTable)} {_names()}", settings_of(TaskTable))
+    yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", settings_of(Recipe))
     registries: dict[str, Mapping[str, object]] = {
         "[encoding]": ENCODINGS,
         "[fitness]": FITNESSES,
@@ -80,14 +80,16 @@ def sections() -> Iterator[Section]:
             assert isinstance(kind, type)
             assert issubclass(kind, Settings)
             default = ", the default" if DEFAULTS.get(table.strip("[]")) == name else ""
-            yield Section(f'{table} name = "{name}"{default}', _about(kind), _keys(kind))
+            yield Section(f'{table} name = "{name}"{default}', _about(kind), settings_of(kind))
         if table == "[algorithm]":
-            yield Section("[budget]", _about(Budget), _keys(Budget))
+            yield Section("[budget]", _about(Budget), settings_of(Budget))
             for name, source in SEED_SOURCES.items():
-                yield Section(f'[[seeds]] from = "{name}"', _about(source), _keys(source))
-            yield Section("[convergence]", _about(Convergence), _keys(Convergence))
+                yield Section(f'[[seeds]] from = "{name}"', _about(source), settings_of(source))
+            yield Section("[convergence]", _about(Convergence), settings_of(Convergence))
         if table == "[fitness]":
-            yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
+            yield Section(
+                "[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", settings_of(LatencySettings)
+            )
 
 
 def markdown() -> str:
@@ -128,13 +130,13 @@ def _about(kind: type) -> str:
     return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def _keys(kind: type[Settings], table: str = "") -> tuple[Key, ...]:
+def settings_of(kind: type[Settings], table: str = "") -> tuple[Key, ...]:
     """Return the keys of some settings, and after each that is a table of settings those of it, as "name.key"."""
     keys: list[Key] = []
     for name, field in kind.model_fields.items():
         keys.append(Key(table + name, _kind(field), _default(field), field.description or ""))
         for inner in filter(_is_settings, (field.annotation, *get_args(field.annotation))):
-            keys += _keys(inner, f"{table}{name}.")
+            keys += settings_of(inner, f"{table}{name}.")
     return tuple(keys)
 
 
