@@ -9,6 +9,7 @@ build, fine-tune, `save` and `load`. `evo.recipes` has whole systems of the lite
 
 from typing import TYPE_CHECKING
 
+from evo import callbacks, importance
 from evo.algorithms import ECS, FGA, NSGA2, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
@@ -57,9 +58,11 @@ __all__ = [
     "Task",
     "WithLatency",
     "ZeroShot",
+    "callbacks",
     "error_rate",
     "finetune",
     "fitness",
+    "importance",
     "load",
     "save",
     "save_onnx",
