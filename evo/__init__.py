@@ -10,7 +10,7 @@ has whole systems of the literature.
 
 from typing import TYPE_CHECKING
 
-from evo import seeds
+from evo import callbacks, importance, seeds
 from evo.algorithms import ECS, FGA, NSGA2, NSGA3, RandomSearch, toolbox
 from evo.blueprint import Blueprint
 from evo.budget import Budget
@@ -66,10 +66,12 @@ __all__ = [
     "Task",
     "WithLatency",
     "ZeroShot",
+    "callbacks",
     "compare",
     "error_rate",
     "finetune",
     "fitness",
+    "importance",
     "load",
     "save",
     "save_onnx",

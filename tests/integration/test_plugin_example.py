@@ -79,6 +79,7 @@ def test_its_names_make_a_search_that_workers_do_and_that_can_be_continued(
     assert best["score"] == pytest.approx(1 - best["disagreement"] + 0.3 * (1 - best["params"] / 431_080), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(EXAMPLE)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
