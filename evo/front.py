@@ -130,7 +130,7 @@ class Criteria:
 
     def minimised(self, values: Values) -> Values:
         """Return `values`, shape (…, M), with the maximised ones negated: all are minimised then; or back again."""
-        return values * np.array([-entry.weight for entry in self.chosen])
+        return np.asarray(values * np.array([-entry.weight for entry in self.chosen]))
 
     def box(
         self,

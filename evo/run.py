@@ -167,7 +167,8 @@ class Run:
         frame = frame[~frame["cached"]].sort_values("turn", kind="stable")  # by id, if not asynchronous
         frame = self._succeeded(frame.assign(evaluations=range(1, len(frame) + 1)))
         values = criteria.minimised(frame[criteria.names].to_numpy(dtype=float))
-        return frame, values, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
+        original = {name: int(cost) for name, cost in self.costs.costs(self.costs.sizes).items()}
+        return frame, values, criteria.box(values, original, reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
         return self._succeeded(self.history)

@@ -140,8 +140,10 @@ def test_of_an_asynchronous_search_it_grows_in_the_order_of_results(tmp_path: Pa
     )
     with closing(sqlite3.connect(tmp_path / "run" / "history.sqlite")) as database, database:
         database.execute("UPDATE evaluations SET turn = 31 - turn")  # as if they had come the other way round
-    frame = run.history[lambda rows: (rows["status"] == "ok") & ~rows["cached"]]
-    assert run.hypervolumes().index.tolist() == frame.sort_values("turn").index.tolist() != frame.index.tolist()
+    frame = run.history
+    measured = frame[(frame["status"] == "ok") & ~frame["cached"]]
+    expected = measured.sort_values("turn").index.tolist()
+    assert run.hypervolumes().index.tolist() == expected != measured.index.tolist()
 
 
 def test_an_unknown_objective_is_refused(run: Run) -> None:

@@ -153,8 +153,7 @@ def test_a_search_finds_the_front_of_a_sphere(algorithm: Algorithm, tmp_path: Pa
             out=tmp_path / name,
             reuse=False,
         )
-        corners = {"reference": dict.fromkeys("xyz", 2.1), "ideal": dict.fromkeys("xyz", 0.0)}
-        share = run.hypervolume(**corners)
+        share = run.hypervolume(reference=dict.fromkeys("xyz", 2.1), ideal=dict.fromkeys("xyz", 0.0))
         values = run.pareto()[["x", "y", "z"]].to_numpy()
         assert share == pytest.approx(hypervolume(values, REFERENCE) / 2.1**3)
         assert len(run.history) == 224, "of 576 networks"
