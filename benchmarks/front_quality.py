@@ -61,7 +61,7 @@ from evo.training import Samples
 
 CACHE = ROOT / ".cache" / "front_quality"
 POPULATION = 20
-PATIENCE = 50
+PATIENCE = 10
 """Proposals per evaluation after which it is taken that a method finds nothing new."""
 SAVED = 0.3
 """What removing all parameters is worth to ECS and FGA, in units of error."""
@@ -214,12 +214,12 @@ METHODS: dict[str, Method] = {
     "evo NSGA2": by_evo(evo.NSGA2(population=POPULATION, generations=MANY)),
     "evo NSGA3": by_evo(evo.NSGA3(population=POPULATION, generations=MANY)),
     "evo RandomSearch": by_evo(evo.RandomSearch(evaluations=MANY * POPULATION, batch=POPULATION)),
-    "evo FGA, one number": by_evo(evo.FGA(population=POPULATION, generations=MANY), scalar=True),
-    "evo ECS, one number": by_evo(evo.ECS(population=POPULATION, generations=MANY), scalar=True),
     "pymoo NSGA2": by_pymoo(from_evo=False),
     "pymoo NSGA2, evo's start": by_pymoo(from_evo=True),
     "Optuna NSGAIISampler": by_optuna,
     "random, even": by_chance,
+    "evo FGA, one number": by_evo(evo.FGA(population=POPULATION, generations=MANY), scalar=True),
+    "evo ECS, one number": by_evo(evo.ECS(population=POPULATION, generations=MANY), scalar=True),
 }
 
 

@@ -105,7 +105,7 @@ class ConvergenceWatch:
         self._extremes = self._front  # the best and the worst values so far
         self._fronts: deque[Values] = deque(maxlen=rule.generations + 1)
 
-    def end_generation(self, measured: Iterable[Mapping[str, Any]]) -> None:
+    def end_generation(self, measured: Iterable[Mapping[Any, Any]]) -> None:
         """Take in the costs and objectives of what a generation has measured, failures left out."""
         listed = [[float(values[name]) for name in self._criteria.names] for values in measured]
         if listed:

@@ -1,7 +1,7 @@
 """NSGA-III's niches: reference points on a plane through what is extreme, and whom each of them has (Deb & Jain 2014).
 
-As in DEAP and pymoo, but no unit of an objective matters, and all randomness comes from a generator. Objectives are arrays
-of shape (N, M), all minimised.
+As in pymoo, but no unit of an objective matters. DEAP's `selNSGA3` (1.4.4) will not do: it takes the ideal point from the
+intercepts twice, and draws from NumPy's global generator. Objectives are arrays of shape (N, M), all minimised.
 """
 
 from math import comb
@@ -36,19 +36,20 @@ def reference_points(objectives: int, most: int, divisions: int | None = None) -
     if objectives == 1:
         return np.ones((1, 1))
     outer = _divisions(objectives, most)
-    inner = _divisions(objectives, most - _count(objectives, outer)) if outer < objectives else 0
+    inner = _divisions(objectives, most - how_many(objectives, outer)) if outer < objectives else 0
     points = _simplex(objectives, max(1, outer))
     return np.vstack([points, _simplex(objectives, inner, scaling=0.5)]) if inner else points
 
 
-def _count(objectives: int, divisions: int) -> int:
+def how_many(objectives: int, divisions: int) -> int:
+    """Return the number of reference points H of so many divisions."""
     return comb(divisions + objectives - 1, divisions)
 
 
 def _divisions(objectives: int, most: int) -> int:
     """Return the largest number of divisions that makes at most `most` points; 0 if one is too many."""
     divisions = 0
-    while _count(objectives, divisions + 1) <= most:
+    while how_many(objectives, divisions + 1) <= most:
         divisions += 1
     return divisions
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from evo.algorithms.niching import Plane, associate, fill, reference_points
+from evo.algorithms.niching import Plane, associate, fill, how_many, reference_points
 from evo.algorithms.sorting import NonDominatedSorting
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
@@ -40,15 +40,12 @@ class NSGA3(NonDominatedSorting):
         """Accept every set of objectives for which there are no more reference points than individuals."""
         if self.divisions is None:
             return
-        points = len(self._points(len(objectives)))
+        points = how_many(len(objectives), self.divisions)
         if points > self.population:
             raise SettingsError(
                 f"NSGA3: {self.divisions} divisions make {points:,} reference points of {len(objectives)} objectives, more "
                 f"than the population of {self.population}; give fewer divisions or a larger population"
             )
-
-    def _points(self, objectives: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return reference_points(objectives, self.population, self.divisions)
 
     def _reset(self) -> None:
         super()._reset()
@@ -63,7 +60,7 @@ class NSGA3(NonDominatedSorting):
             return pool
         width = nadir - self._plane.ideal
         scaled = (values - self._plane.ideal) / np.where(width > 0, width, 1.0)
-        points = self._points(values.shape[1])
+        points = reference_points(values.shape[1], self.population, self.divisions)
         niches, distances = associate(scaled, points)
         whole = len(pool) - len(fronts[-1])
         taken = np.bincount(niches[:whole], minlength=len(points))

@@ -37,10 +37,10 @@ class NonDominatedSorting(SteadyState):
     population: Annotated[
         int, Field(ge=2, description="K, individuals per generation, and at most as many survivors")
     ] = 50
-    crossover: Annotated[float, Field(ge=0, le=1, description="chance that a child has two parents")] = 0.5
+    crossover: Annotated[float, Field(ge=0, le=1, description="chance that a child has two parents")] = 0.9
     mutation: Annotated[
         float, Field(ge=0, le=1, description="chance that such a child is mutated, too; that of one parent always is")
-    ] = 1.0
+    ] = 0.2
 
     _population: list[Individual] = PrivateAttr(default_factory=list)
     _arrived: list[Individual] = PrivateAttr(default_factory=list)

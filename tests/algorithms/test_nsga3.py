@@ -66,6 +66,8 @@ def test_more_reference_points_than_individuals_are_refused() -> None:
     with pytest.raises(SettingsError, match=message):
         algorithm.check(three)
     algorithm.check(three[:2])
+    with pytest.raises(SettingsError, match="make 5,993,843,472,981 reference points"):
+        evo.NSGA3(divisions=400).check([Objective(str(index), False) for index in range(7)])
 
 
 def selected(values: Values, signs: Values, population: int) -> list[int]:
