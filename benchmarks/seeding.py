@@ -40,12 +40,13 @@ import evo
 from benchmarks.cifar10 import read_images
 from benchmarks.common import ROOT, data_folder, write_results
 from benchmarks.ecs_lenet_mnist import FULL, Workshop, load_mnist
-from benchmarks.width_search import NETWORK, QUARTERS, SIZES, Quarters
+from benchmarks.width_search import QUARTERS, SIZES, Quarters
 from evo.algorithms import FGA, NSGA2
 from evo.budget import Limits
 from evo.encodings.base import Encoding
 from evo.encodings.individual import Individual
 from evo.front import hypervolume
+from evo.network.zoo import channel_bench
 from evo.seeding import Seed
 from evo.seeds import FromImportanceMatrix, FromMagnitude, FromOCNNA, FromRun
 
@@ -130,10 +131,13 @@ class TableSearch:
         accuracy = table["acc1"].to_dict()
         self.means, self.params = table["acc_mean"], table["params"]
         images = read_images(data_folder() / "cifar10_jpeg_train.npz", 20)
-        self.task = evo.Task(NETWORK, images, images)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights are part of a task: those of an interrupted benchmark have to be the same
+            self.task = evo.Task(channel_bench(), images, images)
+        self.costs = self.task.network.costs
 
         def name(candidate: evo.Candidate) -> str:
-            return digits(NETWORK.counts(candidate.blueprint))
+            return digits(candidate.task.network.counts(candidate.blueprint))
 
         @evo.fitness(maximize="accuracy")
         def looked_up(candidate: evo.Candidate) -> dict[str, float]:
@@ -174,7 +178,7 @@ class TableSearch:
 
     def regrets(self, run: evo.Run, budget: float) -> list[float]:
         """Return the regret at every checkpoint, in points of accuracy."""
-        most = evo.Budget(params=budget).bind(NETWORK.costs).maxima[0]
+        most = evo.Budget(params=budget).bind(self.costs).maxima[0]
         best = self.means[self.params <= most].max()
         rows = run.history
         rows = rows[~rows["cached"]]
