@@ -41,7 +41,7 @@ MINIMAL_TASK = {"model": "lenet", "data": "digits", "train": {"epochs": 1}}
 
 _COMMENT = re.compile(r"<!-- test: (not run|\w+)[: ]?(.*?)-->", re.DOTALL)
 _FENCE = re.compile(r"^```(\S*).*$")
-_BEFORE = ([], ["--"], ["&&"])
+_BEFORE: tuple[list[str], ...] = ([], ["--"], ["&&"])
 """What stands before `evo` where it is a command, also of `ray job submit` and its like."""
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import evo
+import evo.testing
 from tests.pages import LANGUAGES, ROOT, Block, Page, check_arguments, pages, run
 
 PAGES = list(pages())
