@@ -270,6 +270,13 @@ def test_building_needs_the_task(folder: Path) -> None:
     run.close()
 
 
+def test_a_network_chosen_from_a_frame_can_be_saved(run: Run, tmp_path: Path) -> None:
+    """The index of a frame holds NumPy's numbers, which JSON does not know."""
+    row = run.pareto().index[0]
+    assert not isinstance(row, int)
+    assert evo.load(evo.save(run.build(row), tmp_path / "small.evo"), TASK.network.build(TASK.network.full))
+
+
 def test_what_is_no_run_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"not a run folder, it has no run\.toml"):
         Run(tmp_path)
