@@ -1,6 +1,6 @@
 """Parts by name: the built-in ones, those that other installed packages bring, and one's own as `module:attribute`.
 
-A package brings parts as entry points, in a group per kind (`Registry.group`):
+A package brings parts as entry points, in a group per kind (`Registry.group`)::
 
     [project.entry-points."evo.algorithms"]
     tabu = "evo_tabu.algorithm:TabuSearch"

@@ -1,4 +1,4 @@
-"""What follows a search: `evo.search(…, callbacks=[…])`; `CALLBACKS` names those that a run.toml can.
+"""What follows a search: `evo.search(…, callbacks=[…])`; `CALLBACKS` names those that a run.toml can::
 
     class Print(evo.callbacks.Callback):
         def on_generation(self, statistics, progress):

@@ -156,7 +156,7 @@ class ScoreCriterion(_FunctionCriterion):
 
 
 def criterion(function: Callable[[Material], Mapping[str, ArrayLike]]) -> ScoreCriterion:
-    """Make a criterion of a function that scores the channels of a network; a decorator.
+    """Make a criterion of a function that scores the channels of a network; a decorator::
 
         @evo.importance.criterion
         def variance(material: evo.importance.Material) -> dict[str, np.ndarray]:

@@ -49,9 +49,9 @@ def ecs(
 
     Args:
         task: network and data.
-        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse,
-            callbacks, source: see `evo.search`; defaults are the paper's, scaled down. Of a cascade, the last fidelity is a
-            `SubsetFineTune`.
+        encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, reuse, callbacks, source: see `evo.search`;
+            defaults are the paper's, scaled down. Of a cascade, the last fidelity is a `SubsetFineTune`.
+        max_evaluations, max_seconds, convergence: when the search ends early, see `evo.search`.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
         on_epoch: of the fine-tuning, see `evo.training.train`.
