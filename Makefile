@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types unit slow clean
+.PHONY: help demo test lint types unit slow docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,5 +33,8 @@ unit: $(VENV)/.installed ## the tests, without the slow ones, by two processes
 slow: $(VENV)/.installed ## the slow and data-hungry tests
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/.installed ## the documentation as HTML, docs/_build/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build docs/_build *.egg-info

@@ -39,7 +39,7 @@ class ChannelVector(Encoding):
         Field(
             description="first population: mutations of V*, the channels that the `importance_matrix` finds (the paper), or "
             "those of the largest `capacity` within the budget, a closed form of which millions are compared; or "
-            "`random`, every number of channels uniform in its logarithm"
+            "`random`, every number of channels uniform in its logarithm, of half the layers alike"
         ),
     ] = "importance_matrix"
     gamma: Annotated[

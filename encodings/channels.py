@@ -101,9 +101,15 @@ class FreeChannels:
         return self.levels.values(self.levels.of(self.network.counts(blueprint)[self.groups]))
 
     def random(self, count: int, rng: np.random.Generator) -> Genes:
-        """Return `count` draws, shape (count, F), every number of channels uniform in its logarithm."""
+        """Return `count` draws, shape (count, F), every number of channels uniform in its logarithm.
+
+        Half of the groups of a draw, on average, keep the same share in that sense. Were all independent, costs of a deep
+        network, which are sums over its layers, would hardly differ between draws.
+        """
         least, most = self.levels.least, self.levels.most
-        drawn = np.exp(rng.uniform(np.log(least), np.log(most + 1), (count, least.size))).astype(np.int64)
+        place = rng.random((count, least.size))
+        place = np.where(rng.random(place.shape) < 0.5, rng.random((count, 1)), place)
+        drawn = np.exp(np.log(least) + place * np.log((most + 1) / least)).astype(np.int64)
         return self.levels.values(self.levels.of(drawn))
 
 

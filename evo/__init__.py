@@ -21,6 +21,7 @@ from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
 from evo.errors import EvoError
 from evo.evaluation import LocalEvaluator, RayEvaluator
+from evo.fitness.cascade import Cascade
 from evo.fitness.latency import WithLatency
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
@@ -48,6 +49,7 @@ __all__ = [
     "Blueprint",
     "Budget",
     "Candidate",
+    "Cascade",
     "ChannelVector",
     "Comparison",
     "Convergence",

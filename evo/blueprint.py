@@ -24,6 +24,11 @@ class Blueprint:
 
     Use `from_masks` and `with_bits` to make one.
 
+    >>> import numpy as np
+    >>> blueprint = Blueprint.from_masks({"conv1": np.array([True, False, True])}).with_bits({"conv1": 4})
+    >>> blueprint.counts, blueprint.bits
+    ({'conv1': 2}, {'conv1': 4})
+
     Attributes:
         groups: (name, number of channels, keep mask packed into bytes), sorted by name.
         layer_bits: (dotted layer name, bits from 1 to 31) of the layers that are quantised, sorted by name.

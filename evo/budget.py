@@ -21,6 +21,9 @@ Amount = int | float
 class Budget(Settings):
     """Costs that no candidate may exceed: a number with a point is a share of the original network's, in (0, 1]; a whole
     number, from 2 on, is absolute.
+
+    >>> Budget(params=0.3, macs=1_000_000).amounts
+    {'params': 0.3, 'macs': 1000000}
     """
 
     params: Annotated[Amount | None, Field(description=COSTS["params"])] = None

@@ -14,12 +14,13 @@ class Column:
 
     Attributes:
         meaning: what it says, without its unit.
-        dtype: of the column, as pandas names it; "datetime" for times in UTC.
+        dtype: of the column, as pandas has it; "datetime" for times in UTC. Categories are for words that are known
+            beforehand: tables of other rows have the same type.
         unit: of its values; "" if they have none.
     """
 
     meaning: str
-    dtype: str
+    dtype: str | pd.CategoricalDtype
     unit: str = ""
 
     def __str__(self) -> str:
@@ -45,9 +46,7 @@ def described(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFram
     return frame
 
 
-def _typed(values: Sequence[Any] | NDArray[Any], dtype: str) -> "pd.Series[Any]":
+def _typed(values: Sequence[Any] | NDArray[Any], dtype: str | pd.CategoricalDtype) -> "pd.Series[Any]":
     if dtype == "datetime":
         return pd.to_datetime(pd.Series(values, dtype="str"), utc=True, format="ISO8601").dt.as_unit("us")
-    if dtype == "category" and not len(values):
-        return pd.Series(pd.Categorical(values, categories=pd.Index([], dtype="str")))
     return pd.Series(values, dtype=dtype)

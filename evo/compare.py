@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evo.columns import Column, described, table
-from evo.convergence import CONVERGENCE, convergence
+from evo.convergence import CONVERGENCE, convergence, evaluated
 from evo.errors import RunFolderError, SettingsError
 from evo.front import Criteria, non_dominated
 from evo.run import Run
@@ -27,9 +27,9 @@ RUN = Column("name of the run", "category")
 SUMMARY = {
     "run": Column("name of the run", "str"),
     "folder": Column("where it is", "str"),
-    "algorithm": Column("name of the algorithm", "category"),
-    "encoding": Column("name of the encoding", "category"),
-    "fitness": Column("name of the fitness", "category"),
+    "algorithm": Column("name of the algorithm", "str"),
+    "encoding": Column("name of the encoding", "str"),
+    "fitness": Column("name of the fitness", "str"),
     "seed": Column("of everything random", "int64"),
     "evaluations": Column("evaluations, failures included, look-ups not", "int64"),
     "failures": Column("evaluations that failed or ran out of time", "int64"),
@@ -195,6 +195,12 @@ def _common(runs: Mapping[str, Run], objectives: str | Sequence[str] | None) -> 
         for part, what in (("network", "another network"), ("val", "other validation images")):
             if runs[name].settings["task"].get(part) != runs[first].settings["task"].get(part):
                 raise SettingsError(f"runs: {name} is a search with {what} than {first}; such searches do not compare")
+    for name, run in runs.items():
+        for objective in run.objectives:
+            if objective.name in FRONTS:
+                raise SettingsError(
+                    f"runs: {name} has an objective called {objective.name!r}, as a column of comparisons is"
+                )
     found = {name: Criteria.choose(run.objectives, objectives or run.trade_off) for name, run in runs.items()}
     for name in others:
         if found[name] != found[first]:
@@ -272,14 +278,14 @@ def _summary(
 
 def _counted(history: pd.DataFrame) -> dict[str, Any]:
     """Return what a search took."""
-    evaluated = history[~history["cached"]]
+    rows = evaluated(history)
     span = history["finished"].max() - history["finished"].min()
     return {
-        "evaluations": len(evaluated),
-        "failures": int((evaluated["status"] != "ok").sum()),
-        "cached": len(history) - len(evaluated),
-        "reused": int((evaluated["reused"] != "").sum()),
-        "seconds": float(evaluated.loc[evaluated["reused"] == "", "seconds"].sum()),
+        "evaluations": len(rows),
+        "failures": int((rows["status"] != "ok").sum()),
+        "cached": int(history["cached"].sum()),
+        "reused": int((rows["reused"] != "").sum()),
+        "seconds": float(rows.loc[rows["reused"] == "", "seconds"].sum()),
         "elapsed": span.total_seconds() if len(history) else 0.0,
     }
 

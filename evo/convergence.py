@@ -5,9 +5,12 @@ import pandas as pd
 
 from evo.columns import Column, described
 from evo.front import Box, Criteria
+from evo.history import SCREENED
 
 CONVERGENCE = {
-    "evaluations": Column("evaluations so far, failures included, look-ups not", "int64"),
+    "evaluations": Column(
+        "evaluations so far, failures included, look-ups and what a cascade has screened not", "int64"
+    ),
     "id": Column("row of the history that was evaluated", "int64"),
     "generation": Column("round of the algorithm, from 0", "int64"),
     "hypervolume": Column(
@@ -17,6 +20,11 @@ CONVERGENCE = {
     "front": Column("individuals on the front", "int64"),
 }
 """The columns of `convergence`; the best so far of every objective, `best_…`, comes before the hypervolume."""
+
+
+def evaluated(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a history that count as evaluations: no look-ups, nor what a cascade has not promoted."""
+    return history[~history["cached"] & (history["status"] != SCREENED)]
 
 
 def convergence(history: pd.DataFrame, criteria: Criteria, box: Box) -> pd.DataFrame:
@@ -30,7 +38,7 @@ def convergence(history: pd.DataFrame, criteria: Criteria, box: Box) -> pd.DataF
         box: that the hypervolume is taken in, see `Run.hypervolume`.
     """
     # By id, if not asynchronous: then no row has a turn.
-    rows = history[~history["cached"]].sort_values("turn", kind="stable")
+    rows = evaluated(history).sort_values("turn", kind="stable")
     frame = pd.DataFrame(
         {"evaluations": np.arange(1, len(rows) + 1), "id": rows.index, "generation": rows["generation"]}
     )

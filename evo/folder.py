@@ -25,6 +25,7 @@ from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness.base import Fitness
+from evo.fitness.cascade import Cascade
 from evo.history import History
 from evo.run import BASE, HISTORY, SETTINGS, read_settings
 from evo.task import Task
@@ -68,6 +69,21 @@ def describe_search(
     return _without_none(settings)
 
 
+def search_document(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file for `evo search` says that starts the search of these settings; it lacks where: the key `out`.
+
+    Names of modules and files in it start at the folder `settings["source"]["folder"]`.
+
+    Args:
+        settings: content of the run's run.toml; it has a `source`.
+    """
+    rules = ("max_evaluations", "max_seconds", "convergence")
+    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
+    source = settings["source"]
+    document = {name: settings[name] for name in kept if name in settings}
+    return document | {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
+
+
 def recorded_seeds(folder: Path) -> list[Blueprint]:
     """Return the structures that the search in a folder began with; none if there is no search yet.
 
@@ -84,11 +100,13 @@ def recorded_seeds(folder: Path) -> list[Blueprint]:
 
 def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what TOML has no word for: a setting that is not there has its default, None."""
-    return {
-        name: _without_none(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if value is not None
-    }
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [kept(one) for one in value]
+        return _without_none(value) if isinstance(value, Mapping) else value
+
+    return {name: kept(value) for name, value in settings.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,13 @@ def _describe(folder: Path, history: History, task: Task, fitness: Fitness, sett
     """Write what a search decides and what it starts from; a folder with run.toml is complete."""
     groups = [(group.name, group.size) for group in task.network.groups]
     objectives = [(objective.name, objective.maximize) for objective in fitness.objectives]
-    history.set_meta("run", {"objectives": objectives, "groups": groups, "costs": task.network.costs.to_dict()})
+    fidelities = [
+        (str(fidelity.describe()["name"]), fidelity.objectives[0].name, fidelity.objectives[0].maximize)
+        for fidelity in (fitness.fidelities if isinstance(fitness, Cascade) else (fitness,))
+    ]
+    images = {name: len(part) for name, part in vars(task).items() if name in ("train", "val", "test") and part}
+    described = {"objectives": objectives, "fidelities": fidelities, "groups": groups, "images": images}
+    history.set_meta("run", {**described, "costs": task.network.costs.to_dict()})
     safetensors.torch.save_file(task.network.tensors(), folder / BASE)
     part = folder / (SETTINGS + ".part")
     part.write_text(tomli_w.dumps(settings))

@@ -135,7 +135,8 @@ class Criteria:
 
     def minimised(self, values: Values) -> Values:
         """Return `values`, shape (…, M), with the maximised ones negated: all are minimised then; or back again."""
-        return values * np.array([-entry.weight for entry in self.chosen])
+        signed: Values = values * np.array([-entry.weight for entry in self.chosen])
+        return signed
 
     def box(
         self,

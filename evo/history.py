@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,15 +16,22 @@ from evo.errors import RunFolderError
 from evo.glance import connect
 from evo.network.costs import COSTS, UNITS
 
-FORMAT = 4
+FORMAT = 5
+
+SCREENED = "screened"
+"""Status of what no fidelity of a cascade refuses, but one has not promoted: no failure, and no result."""
+
+STATUS = pd.CategoricalDtype(["ok", "failed", "timeout", SCREENED])
 
 COLUMNS = {
     "id": Column("row number, from 0, in the order the algorithm proposed", "int64"),
     "generation": Column("round of the algorithm, from 0", "int64"),
-    "operator": Column("what made it: initial, crossover, mutation, random, …", "category"),
+    "operator": Column("what made it: initial, crossover, mutation, random, …", "str"),
     "parents": Column("ids of its parents, as a JSON list", "str"),
     "key": Column("identity of the structure; equal structures are measured once", "str"),
-    "status": Column("ok, failed or timeout; objectives are there only if ok", "category"),
+    "status": Column(
+        "ok, failed, timeout or, by a cascade, screened: not promoted; objectives are there only if ok", STATUS
+    ),
     "cached": Column("true if an earlier row had measured the same structure", "bool"),
     "reason": Column("why it is not ok", "str"),
     "turn": Column(
@@ -32,19 +39,19 @@ COLUMNS = {
         "Int64",
     ),
     "asked": Column("asynchronous search: individuals proposed by then; else empty", "Int64"),
-    "tries": Column("how many tries the evaluation took; 0 if cached", "int64"),
-    "seconds": Column("wall time of the last try in its worker; empty if cached", "float64", "s"),
-    "node": Column(
-        "machine that evaluated it, on Ray with the beginning of the node's id; empty if cached", "category"
+    "tries": Column(
+        "how many tries the evaluation took; 0 if cached, or decided by an earlier fidelity of a cascade", "int64"
     ),
-    "worker": Column("process that evaluated it; empty if cached", "Int64"),
+    "seconds": Column("wall time of the last try in its worker; empty if tries is 0", "float64", "s"),
+    "node": Column("machine that evaluated it, on Ray with the beginning of the node's id; empty if tries is 0", "str"),
+    "worker": Column("process that evaluated it; empty if tries is 0", "Int64"),
     "worker_memory": Column(
-        "peak resident memory of that process meanwhile, shared memory included; empty if cached", "Int64", "bytes"
+        "peak resident memory of that process meanwhile, shared memory included; empty if tries is 0", "Int64", "bytes"
     ),
     "log": Column(
         "the end of what the evaluation printed, with the traceback or last words of a failure; empty if cached", "str"
     ),
-    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "category"),
+    "reused": Column("name of the run that measured it; empty if this one did, or if cached", "str"),
     "finished": Column("when it was recorded", "datetime", "UTC"),
 }
 """The columns of a history; after them come every cost and every objective."""
@@ -55,6 +62,7 @@ GENERATIONS = {
     "evaluated": Column("evaluations, failures included", "Int64"),
     "failed": Column("evaluations that failed or ran out of time", "Int64"),
     "cached": Column("individuals whose structure had been measured before", "Int64"),
+    "screened": Column("of a cascade: structures that it has not promoted", "Int64"),
     "drawn": Column("with a budget: genomes drawn for those asked for", "Int64"),
     "rejected": Column("with a budget: genomes drawn that exceed it", "Int64"),
     "duplicates": Column("of FGA and NSGA2: draws that repeat an earlier genome", "Int64"),
@@ -67,13 +75,27 @@ GENERATIONS = {
 algorithm of one's own counts comes after them.
 """
 
+_SPECIAL = ("screened", "drawn", "rejected", "duplicates")
+"""Those that only some searches count."""
+
 MEASUREMENTS = ("tries", "seconds", "node", "worker", "worker_memory", "log", "reused", "finished")
 """Columns that differ between two runs of the same search; all others are equal bit for bit."""
+
+SCREENINGS = {
+    "key": Column("identity of the structure", "str"),
+    "fidelity": Column("place in the cascade of what judged it, from 1", "int64"),
+    "status": Column("ok, failed or timeout", STATUS),
+    "reason": Column("why it is not ok", "str"),
+    "score": Column("first objective of that fidelity; empty unless ok", "float64"),
+    "objectives": Column("all of its objectives, as JSON", "str"),
+    **{name: COLUMNS[name] for name in ("tries", "seconds", "node", "worker", "worker_memory", "log", "finished")},
+}
+"""Columns of the evaluations by the fidelities before the last of a cascade: one row per structure and fidelity."""
 
 _TYPES = {
     "id": "INTEGER PRIMARY KEY",
     **dict.fromkeys(("generation", "cached", "turn", "asked", "tries", "worker", "worker_memory"), "INTEGER"),
-    "seconds": "REAL",
+    **{"fidelity": "INTEGER", "seconds": "REAL", "score": "REAL"},
 }
 
 _MOST_VARIABLES = 500
@@ -192,6 +214,8 @@ class History:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS generations (generation INTEGER PRIMARY KEY, statistics TEXT)"
             )
+            screenings = ", ".join(f"{name} {_TYPES.get(name, 'TEXT')}" for name in SCREENINGS)
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS screenings ({screenings}, PRIMARY KEY (key, fidelity))")
             self._database.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         if self.meta("format") is None:
             self.set_meta("format", FORMAT)
@@ -251,8 +275,7 @@ class History:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Note when `rows` have `finished`, now, and write them in one transaction; they are on disk when this returns."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        records = []
+        now, records = _now(), []
         for row in rows:
             row.finished = now
             records.append(self._record(row))
@@ -262,6 +285,34 @@ class History:
         marks = ", ".join("?" * len(self._names))
         with self._transaction():
             self._database.executemany(f"INSERT INTO evaluations ({names}) VALUES ({marks})", records)
+
+    def screen(self, fidelity: int, results: Iterable["Result"]) -> None:
+        """Write what a fidelity before the last, of this place from 1, has come to, in one transaction; as `add` does."""
+        records = []
+        for result in results:
+            score = next(iter(result.objectives.values()), None)
+            values = {**vars(result), "fidelity": fidelity, "score": score, "finished": _now()}
+            values["objectives"] = json.dumps(result.objectives)
+            records.append([values[name] for name in SCREENINGS])
+        marks = ", ".join("?" * len(SCREENINGS))
+        with self._transaction():
+            self._database.executemany(f"INSERT INTO screenings ({', '.join(SCREENINGS)}) VALUES ({marks})", records)
+
+    def screened(self, fidelity: int, keys: Iterable[str]) -> dict[str, "Result"]:
+        """Return, by structure, what `screen` has written of those of `keys` for a fidelity."""
+        found: dict[str, Result] = {}
+        columns = [name for name in _RESULT if name != "reused"]
+        for some, marks in _parts(keys):
+            query = f"SELECT {', '.join(columns)}, objectives FROM screenings WHERE fidelity = ? AND key IN ({marks})"
+            for *fields, objectives in self._query(query, (fidelity, *some)):
+                result = Result(**dict(zip(columns, fields, strict=True)), objectives=json.loads(objectives))
+                found[result.key] = result
+        return found
+
+    def screenings(self) -> pd.DataFrame:
+        """Return all that `screen` has written as a table, with the columns of `SCREENINGS`, in the order of finishing."""
+        rows = self._query(f"SELECT {', '.join(SCREENINGS)} FROM screenings ORDER BY rowid")
+        return _tabulated(list(rows), SCREENINGS)
 
     def _record(self, row: Row) -> list[Any]:
         values = vars(row) | row.costs | row.objectives
@@ -280,15 +331,10 @@ class History:
 
     def results(self, keys: Iterable[str], *, before: int) -> dict[str, Result]:
         """Return, by structure, what came of those of `keys` that rows with an id less than `before` have measured."""
-        wanted = list(keys)
         found: dict[str, Result] = {}
-        for start in range(0, len(wanted), _MOST_VARIABLES):
-            some = wanted[start : start + _MOST_VARIABLES]
-            marks = ", ".join("?" * len(some))
-            found |= {
-                result.key: result
-                for _, _, _, result in self._read(f"key IN ({marks}) AND NOT cached AND id < ?", (*some, before))
-            }
+        for some, marks in _parts(keys):
+            measured = f"key IN ({marks}) AND NOT cached AND status <> '{SCREENED}' AND id < ?"
+            found |= {result.key: result for _, _, _, result in self._read(measured, (*some, before))}
         return found
 
     def since(self, column: str, first: int) -> Iterator[tuple[int, int | None, int | None, Result]]:
@@ -305,17 +351,22 @@ class History:
             yield number, turn, asked, Result(**result, objectives=objectives)
 
     def counts(self, column: str, before: int) -> dict[str, int]:
-        """Return how many were evaluated, failed, cached and reused of the rows with a `column`, id or turn, less than this."""
-        query = (
-            "SELECT count(*) - coalesce(sum(cached), 0), coalesce(sum(status <> 'ok' AND NOT cached), 0), "
-            f"coalesce(sum(cached), 0), coalesce(sum(reused <> ''), 0) FROM evaluations WHERE {column} < ?"
-        )
-        (found,) = self._query(query, (before,))
-        return dict(zip(("evaluated", "failed", "cached", "reused"), found, strict=True))
+        """Return the counts that `evo.ledger.Ledger` keeps, of the rows with a `column`, id or turn, less than this."""
+        kinds = {
+            "evaluated": f"status <> '{SCREENED}' AND NOT cached",
+            "failed": f"status NOT IN ('ok', '{SCREENED}') AND NOT cached",
+            "cached": "cached",
+            "reused": "reused <> ''",
+            "screened": f"status = '{SCREENED}' AND NOT cached",
+            "spent": "tries > 0",
+        }
+        sums = ", ".join(f"coalesce(sum({condition}), 0)" for condition in kinds.values())
+        (found,) = self._query(f"SELECT {sums} FROM evaluations WHERE {column} < ?", (before,))
+        return dict(zip(kinds, found, strict=True))
 
     def reason(self) -> str:
         """Return why the first evaluation failed that did; "" if none has."""
-        query = "SELECT reason FROM evaluations WHERE status <> 'ok' ORDER BY id LIMIT 1"
+        query = f"SELECT reason FROM evaluations WHERE status NOT IN ('ok', '{SCREENED}') ORDER BY id LIMIT 1"
         found = self._first(query)
         return "" if found is None else str(found[0])
 
@@ -343,6 +394,13 @@ class History:
             raise RunFolderError(f"{self.path.parent}: there is no row {row}; ids go from 0 to {last}")
         return bytes(found[0])
 
+    def structures(self) -> Iterator[list[bytes]]:
+        """Yield the packed structures of all rows in the order of their ids, a thousand at a time."""
+        with _told(self.path):
+            found = self._database.execute("SELECT coalesce(structure, genome) FROM evaluations ORDER BY id")
+            while block := found.fetchmany(1000):
+                yield [bytes(structure) for (structure,) in block]
+
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, indexed by id."""
         columns = {
@@ -350,9 +408,8 @@ class History:
             **{name: Column(meaning, "int64", UNITS[name]) for name, meaning in COSTS.items()},
             **{name: Column("objective; empty unless ok", "float64") for name in self._objectives},
         }
-        rows = list(self._query(f"SELECT {', '.join(map(quoted, columns))} FROM evaluations ORDER BY id"))
-        values = zip(*rows, strict=True) if rows else [()] * len(columns)
-        return table(dict(zip(columns, values, strict=True)), columns).set_index("id")
+        rows = self._query(f"SELECT {', '.join(map(quoted, columns))} FROM evaluations ORDER BY id")
+        return _tabulated(list(rows), columns).set_index("id")
 
     def generations(self) -> pd.DataFrame:
         """Return the statistics of every finished generation."""
@@ -361,7 +418,7 @@ class History:
         counted = dict.fromkeys(name for record in records for name in record)
         own = {name: Column("counted by the algorithm", "float64") for name in counted if name not in GENERATIONS}
         columns = {**GENERATIONS, **own}
-        listed = [name for name in columns if name in counted or name not in ("drawn", "rejected", "duplicates")]
+        listed = [name for name in columns if name in counted or name not in _SPECIAL]
         return table({name: [record.get(name) for record in records] for name in listed}, columns)
 
     def integrity(self) -> str:
@@ -375,6 +432,25 @@ class History:
                 self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
+
+
+def _now() -> str:
+    """Return this moment as it is written, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _tabulated(rows: Sequence[tuple[Any, ...]], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Return what a query found as a table of these columns."""
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return table(dict(zip(columns, values, strict=True)), columns)
+
+
+def _parts(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield as many keys at a time as a query takes, with the marks that stand for them there."""
+    wanted = list(keys)
+    for start in range(0, len(wanted), _MOST_VARIABLES):
+        some = wanted[start : start + _MOST_VARIABLES]
+        yield some, ", ".join("?" * len(some))
 
 
 def _opened(path: Path, mode: str) -> sqlite3.Connection:

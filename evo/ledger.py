@@ -9,7 +9,7 @@ from evo.encodings.individual import Individual
 from evo.errors import EvaluatorError, RunFolderError
 from evo.evaluation import Outcome
 from evo.fitness.base import Objective
-from evo.history import History, Result, Row
+from evo.history import SCREENED, History, Result, Row
 from evo.network import Network
 from evo.reuse import Peers
 from evo.run import pack_structure
@@ -27,8 +27,9 @@ class Ledger:
     Attributes:
         entered: individuals that have a row by now: the next one's id.
         turns: results that the algorithm of an asynchronous search has been told of; None in a generational search.
-        evaluated, failed, cached, reused: how many of the settled were measured, of these failed, were looked up, and were
-            measured by another run.
+        evaluated, failed, cached, reused, screened: how many of the settled were measured, of these failed, were looked up,
+            were measured by another run, and were not promoted by a cascade.
+        spent: how many evaluations by the fitness, of a cascade by its last fidelity, that took.
         best: id, costs and objectives of the settled row with the best first objective; None before the first.
     """
 
@@ -62,7 +63,7 @@ class Ledger:
         self._order = "id" if per_generation is None else "turn"
         self.entered = 0
         self.turns = None if per_generation is None else 0
-        self.evaluated = self.failed = self.cached = self.reused = 0
+        self.evaluated = self.failed = self.cached = self.reused = self.screened = self.spent = 0
         self.best: Mapping[str, float] | None = None
         self._open: dict[int, _Entry] = {}
         self._waiting: dict[str, list[int]] = {}  # open rows by structure, the one that is measured first
@@ -77,8 +78,8 @@ class Ledger:
         else:
             self._written = {number for number, *_ in self._history.since("id", entered)}
         counts = self._history.counts(self._order, settled)
-        self.evaluated, self.failed, self.cached, self.reused = (
-            counts[name] for name in ("evaluated", "failed", "cached", "reused")
+        self.evaluated, self.failed, self.cached, self.reused, self.screened, self.spent = (
+            counts[name] for name in ("evaluated", "failed", "cached", "reused", "screened", "spent")
         )
         first = self._objectives[0]
         self.best = self._history.best(first.name, first.maximize, self._order, settled)
@@ -132,12 +133,30 @@ class Ledger:
         first = {row.key: row.id for row in rows if self._waiting[row.key][0] == row.id}
         known = self._history.results(first, before=self.entered)
         known |= self._peers.find([key for key in first if key not in known])
-        settled = self._settle([known[key] for key in first if key in known])
+        settled = self.settle([known[key] for key in first if key in known])
         return settled, [self._open[number].blueprint for key, number in first.items() if key not in known]
 
     def take(self, outcomes: Iterable[Outcome]) -> list[Row]:
         """Write what the evaluator returned, and return the rows that it settles."""
-        return self._settle([_result(outcome) for outcome in outcomes])
+        return self.settle([result_of(outcome) for outcome in outcomes])
+
+    def settle(self, results: Iterable[Result]) -> list[Row]:
+        """Complete and write all rows of these structures, in one transaction, and return them."""
+        rows = []
+        for result in results:
+            for number in self._waiting.pop(result.key):
+                entry = self._open.pop(number)
+                self._complete(entry, result)
+                rows.append(entry.row)
+        new = [row for row in rows if row.id not in self._written]
+        if new:
+            self._peers.sign(self._history)
+            self._history.add(new)
+            for row in new:
+                self._announce(row)
+        if self.spent >= HOPELESS:
+            self.check_hope()
+        return rows
 
     def recall(self, number: int, result: Result) -> Row:
         """Settle an open row as an earlier process has written it.
@@ -154,6 +173,10 @@ class Ledger:
             del self._waiting[result.key]
         self._complete(entry, result)
         return entry.row
+
+    def blueprint(self, row: Row) -> Blueprint:
+        """Return the structure of an open row."""
+        return self._open[row.id].blueprint
 
     def row(self, individual: Individual) -> Row:
         """Return the open row of an individual."""
@@ -176,24 +199,6 @@ class Ledger:
                 "mend that and search in another folder"
             )
 
-    def _settle(self, results: Iterable[Result]) -> list[Row]:
-        """Complete and write all rows of these structures, in one transaction."""
-        rows = []
-        for result in results:
-            for number in self._waiting.pop(result.key):
-                entry = self._open.pop(number)
-                self._complete(entry, result)
-                rows.append(entry.row)
-        new = [row for row in rows if row.id not in self._written]
-        if new:
-            self._peers.sign(self._history)
-            self._history.add(new)
-            for row in new:
-                self._announce(row)
-        if self.evaluated >= HOPELESS:
-            self.check_hope()
-        return rows
-
     def _complete(self, entry: "_Entry", result: Result) -> None:
         """Fill in a row and its individual, and count it."""
         row = entry.row
@@ -202,9 +207,13 @@ class Ledger:
             row.turn, row.asked = self.turns, self.entered
             self.turns += 1
         self.cached += row.cached
-        self.evaluated += not row.cached
-        self.failed += not row.cached and row.status != "ok"
         self.reused += bool(row.reused)
+        if not row.cached and row.status == SCREENED:
+            self.screened += 1
+        elif not row.cached:
+            self.evaluated += 1
+            self.failed += row.status != "ok"
+            self.spent += row.tries > 0
         if row.status == "ok":
             values = row.costs | row.objectives
             entry.individual.fitness.values = tuple(float(values[objective.name]) for objective in self._objectives)
@@ -223,7 +232,8 @@ class _Entry:
     individual: Individual
 
 
-def _result(outcome: Outcome) -> Result:
+def result_of(outcome: Outcome) -> Result:
+    """Return what the history keeps of an outcome."""
     return Result(
         key=outcome.key,
         status=outcome.status,

@@ -18,6 +18,7 @@ import evo.encodings
 from evo.errors import RunFolderError
 from evo.fitness import base
 from evo.fitness.base import Fitness, FunctionFitness
+from evo.fitness.cascade import Cascade
 from evo.glance import has_log
 from evo.history import History, Result
 from evo.run import HISTORY, SETTINGS
@@ -41,16 +42,23 @@ def identity(settings: Mapping[str, Any], task: Task, fitness: Fitness) -> str:
     structure. "" if it cannot be told: the fitness measures what is never the same twice (`Fitness.repeatable`), or it is not
     evo's own and has no `version`.
 
+    A cascade has the identity of its last fidelity: what comes that far gets the result that it gets in a search by that
+    alone. The earlier fidelities are no part of it, and are measured in every run anew.
+
     Args:
         settings: the content of run.toml.
         task, fitness: what it describes.
     """
+    judge = settings["fitness"]
+    if isinstance(fitness, Cascade):
+        fitness, judge = fitness.fidelities[-1], judge["fidelities"][-1]
     kind = type(fitness)
     built_in = kind.__module__.startswith("evo.fitness.") and kind is not FunctionFitness
     if not fitness.repeatable or (fitness.version is None and not built_in):
         return ""
     parts = {
-        **{name: settings[name] for name in ("task", "fitness", "seed", "threads")},
+        **{name: settings[name] for name in ("task", "seed", "threads")},
+        "fitness": judge,
         "program": task.network.program,
         "version": fitness.version,
         "evo": digest_of_evo(),

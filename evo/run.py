@@ -17,10 +17,11 @@ from evo.budget import Budget, Limits
 from evo.columns import Column, described
 from evo.convergence import convergence
 from evo.errors import RunFolderError
+from evo.fidelities import fidelity_table
 from evo.fitness.base import Objective
 from evo.front import Box, Criteria, non_dominated, trade_off
 from evo.history import History
-from evo.network import COSTS, CostModel
+from evo.network import COSTS, CostModel, Network
 from evo.network.costs import UNITS
 from evo.network.origin import annotate
 from evo.stopping import Stop
@@ -42,6 +43,8 @@ class Run:
         settings: the complete settings, versions and hardware it was made with.
         objectives: names and directions; the first is what `best` goes by.
         groups: the original's coupling groups: their channels by their names, in module order.
+        images: how many there are for training, validation and, if any, test, by the names of `Task`.
+        task: network and data, if it was opened with them.
     """
 
     def __init__(self, folder: str | Path, task: Task | None = None) -> None:
@@ -52,13 +55,15 @@ class Run:
         """
         self.folder = Path(folder)
         self.settings = read_settings(self.folder)
-        self._task = task
+        self.task = task
         self._history = History(self.folder / HISTORY)
         described = self._history.meta("run")
         if described is None:
             raise RunFolderError(f"{self.folder}: the history lacks its description; the search never started")
         self.objectives = tuple(Objective(name, maximize) for name, maximize in described["objectives"])
+        self._fidelities = [(name, Objective(first, maximize)) for name, first, maximize in described["fidelities"]]
         self.groups: dict[str, int] = dict(described["groups"])
+        self.images: dict[str, int] = described["images"]
         self.costs = CostModel.from_dict(described["costs"])
         self._layers = [layer.name for layer in self.costs.layers]
 
@@ -85,6 +90,16 @@ class Run:
         Columns: `evo.history.GENERATIONS`.
         """
         return self._history.generations()
+
+    @property
+    def screenings(self) -> pd.DataFrame:
+        """One row per evaluation by a fidelity before the last of a cascade; columns as in `evo.history.SCREENINGS`."""
+        return self._history.screenings()
+
+    @property
+    def fidelities(self) -> pd.DataFrame:
+        """What every fidelity of a cascade took and was good for; of any other fitness one row: see `evo.fidelities`."""
+        return fidelity_table(self._fidelities, self.history, self.screenings)
 
     @property
     def limits(self) -> Limits | None:
@@ -199,7 +214,8 @@ class Run:
         """Return what a hypervolume is taken of, and the box to see it in."""
         criteria = Criteria.of_volume(self.objectives, objectives)
         values = criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float))
-        return criteria, criteria.box(values, self.costs.costs(self.costs.sizes), reference, ideal)
+        original = {name: int(value) for name, value in self.costs.costs(self.costs.sizes).items()}
+        return criteria, criteria.box(values, original, reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
         return self._succeeded(self.history)
@@ -220,6 +236,21 @@ class Run:
         kept = self.blueprint(row).counts
         return np.array([kept[name] for name in self.groups], dtype=np.int64)
 
+    def structures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what all individuals are made of, in the order of their ids.
+
+        Returns:
+            kept channels of every coupling group, shape (N, G), and weight bits of every layer of `costs`, shape (N, L).
+        """
+        sizes, counts, bits = list(self.groups.values()), [], []
+        for block in self._history.structures():
+            kept, depth = count_structures(block, sizes, len(self._layers))
+            counts.append(kept)
+            bits.append(depth)
+        if not counts:
+            return np.empty((0, len(sizes)), np.int64), np.empty((0, len(self._layers)), np.int64)
+        return np.concatenate(counts), np.concatenate(bits)
+
     def layers(self, row: int) -> pd.DataFrame:
         """Return ECS's table for an individual: a row per layer and "total"; columns as in `evo.network.costs.LAYERS`."""
         bits = self.blueprint(row).bits
@@ -231,25 +262,25 @@ class Run:
         Raises:
             RunFolderError: the run was opened without a task, or with another one.
         """
-        return annotate(self.task.network.build(self.blueprint(row)), **self.provenance(row))
+        return annotate(self.network.build(self.blueprint(row)), **self.provenance(row))
 
     @property
-    def task(self) -> Task:
-        """The task that the run was opened with.
+    def network(self) -> Network:
+        """The original network, of the task that the run was opened with.
 
         Raises:
             RunFolderError: it was opened without.
         """
-        if self._task is None:
+        if self.task is None:
             raise RunFolderError(f"{self.folder}: to build a network, open the run with its task: Run(folder, task)")
-        return self._task
+        return self.task.network
 
     def provenance(self, row: int) -> dict[str, Any]:
         """Return what the file of an individual's network should say about where it comes from, as plain values."""
         record = self.history.loc[row].to_dict()
         facts: dict[str, Any] = {
             "run": self.folder.resolve().name,
-            "id": row,
+            "id": int(row),  # an index of pandas gives NumPy numbers, which JSON does not know
             "seed": int(self.settings["seed"]),
             "original": self.settings["task"]["network"],
         }
@@ -298,3 +329,18 @@ def unpack_structure(packed: bytes, groups: Sequence[tuple[str, int]], layers: S
         {name: kept[start:stop] for (name, _), start, stop in zip(groups, bounds[:-1], bounds[1:], strict=True)}
     )
     return blueprint.with_bits(dict(zip(layers, packed[length:], strict=True))) if packed[length:] else blueprint
+
+
+def count_structures(
+    packed: Sequence[bytes], sizes: Sequence[int], layers: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return kept channels, shape (N, G), and bits, shape (N, L), of N structures that `pack_structure` packed."""
+    bounds = np.cumsum([0, *sizes])
+    length = -(-int(bounds[-1]) // 8)
+    masks = np.frombuffer(b"".join(entry[:length] for entry in packed), np.uint8).reshape(len(packed), length)
+    kept = np.unpackbits(masks, axis=1, count=int(bounds[-1]))
+    bits = np.full((len(packed), layers), FULL_BITS, dtype=np.int64)
+    for row, entry in zip(bits, packed, strict=True):
+        if len(entry) > length:
+            row[:] = np.frombuffer(entry[length:], np.uint8)
+    return np.add.reduceat(kept, bounds[:-1], axis=1, dtype=np.int64), bits

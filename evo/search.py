@@ -17,13 +17,15 @@ from evo.encodings.base import Encoding, GenomeSpace
 from evo.encodings.budgeted import Budgeted, bind_within, limits_of
 from evo.encodings.individual import Individual
 from evo.errors import SettingsError
-from evo.evaluation import Evaluator, Job, LocalEvaluator, Session
+from evo.evaluation import Evaluator, Job, LocalEvaluator, Screening, Session
 from evo.fitness.base import Fitness
+from evo.fitness.cascade import Cascade
 from evo.folder import check_same, claimed, describe_search, folder_for, open_history
-from evo.history import COLUMNS, History, Row
+from evo.history import COLUMNS, SCREENED, History, Result, Row
 from evo.ledger import Ledger
 from evo.reuse import Peers, identity
 from evo.run import Run
+from evo.screening import Screen, screens
 from evo.seeding import Seed, Seeds, encoded
 from evo.stopping import Convergence, ConvergenceWatch, Stop
 from evo.task import Task
@@ -55,7 +57,7 @@ def search(
     Args:
         task: network and data.
         encoding: how genomes become networks.
-        fitness: what is better.
+        fitness: what is better; of a `Cascade`, every generation's promising structures alone come to its last fidelity.
         algorithm: how genomes are proposed.
         budget: costs that no candidate may exceed; what does is drawn again, without being built or evaluated.
         evaluator: where evaluations happen; default all processors of this machine.
@@ -67,7 +69,7 @@ def search(
         out: the run's folder; default a new one under "runs".
         seed: of everything random, ≥ 0.
         max_evaluations: stop before the generation (asynchronous: the evaluation) that would exceed this number of
-            evaluations; look-ups do not count.
+            evaluations, of a cascade by its last fidelity; look-ups do not count.
         max_seconds: begin no further generation (asynchronous: no further evaluation) after so much time; what runs is
             finished. The time is that of this process: a search that is continued has as long again.
         convergence: stop when the front has stopped growing. Why a search stopped, `Run.stopped` says; with other rules it
@@ -180,6 +182,11 @@ def check(
     algorithm.check(fitness.objectives)
     if convergence is not None:
         convergence.criteria(fitness.objectives)
+    if isinstance(fitness, Cascade) and isinstance(algorithm, SteadyState) and algorithm.asynchronous:
+        raise SettingsError(
+            "algorithm.asynchronous: a Cascade promotes a share of every generation, and an asynchronous search has no "
+            "generations; leave one of the two out"
+        )
     fitness.check(task)
     if budget is not None:
         limits_of(encoding, task.network, budget)
@@ -222,6 +229,9 @@ class _Loop:
             per_generation=None if self._steady is None else self._steady.population,
             announce=self._announce,
         )
+        self._cascade = fitness if isinstance(fitness, Cascade) else None
+        self._screens = screens(fitness, history, by_all=algorithm.multiobjective)
+        self._screening = ""
         self._objective = fitness.objectives[0].name
         self._original = task.network.cost_of(task.network.full)
         self._rules = rules
@@ -273,7 +283,9 @@ class _Loop:
         if self._steady is not None:
             frame = frame[frame["turn"] < told]
             generation = frame["turn"] // self._steady.population
-        measured = {int(str(number)): rows.to_dict("records") for number, rows in frame.groupby(generation)}
+        measured: dict[int, list[Any]] = {
+            int(str(number)): rows.to_dict("records") for number, rows in frame.groupby(generation)
+        }
         for number in range(self._algorithm.generation):
             self._rules.watch.end_generation(measured.get(number, []))
 
@@ -300,12 +312,17 @@ class _Loop:
             self._size = len(asked)
             self._count_draws()
             rows = ledger.enter(asked, self._algorithm.generation)
-            new = sum(not row.cached for row in rows)  # those that an interrupted process has measured included
-            if limit is not None and ledger.evaluated + new > limit:
-                if not ledger.evaluated:
-                    raise SettingsError(f"max_evaluations: got {limit}, but the first generation alone takes {new}")
+            new = [row for row in rows if not row.cached]  # those that an interrupted process has measured included
+            takes = len(new) if self._cascade is None else self._cascade.most(len(new))
+            if limit is not None and ledger.spent + takes > limit:
+                if not ledger.spent:
+                    raise SettingsError(f"max_evaluations: got {limit}, but the first generation alone takes {takes}")
                 return Stop("max_evaluations", f"another generation would exceed max_evaluations = {limit}")
-            self._told, missing = ledger.look_up(rows)
+            self._told, _ = ledger.look_up(row for row in rows if row.cached)
+            for screen in self._screens:
+                new = self._screen(screen, new)
+            known, missing = ledger.look_up(new)
+            self._told += known
             self._report()
             if missing:
                 self._workers().submit(missing)
@@ -320,6 +337,30 @@ class _Loop:
             self._finish_generation(self._algorithm.generation - 1, statistics)
             self._advanced = True
             self._report()
+
+    def _screen(self, screen: Screen, rows: list[Row]) -> list[Row]:
+        """Return those of a generation's new structures that a fidelity of a cascade promotes; the others are settled."""
+        missing, failures = screen.begin(rows)
+        self._reject(screen, failures)
+        if missing:
+            self._workers().submit([Screening(self._ledger.blueprint(row), screen.place) for row in missing])
+        left = len(missing)
+        while left:
+            self._screening = f"{screen.name}, {left:,} of {len(rows):,} to go"
+            self._report()
+            outcomes = self._workers().receive()
+            left -= len(outcomes)
+            self._reject(screen, screen.take(outcomes))
+        self._screening = ""
+        promoted, others = screen.promote(rows)
+        self._reject(screen, others)
+        return promoted
+
+    def _reject(self, screen: Screen, results: list[Result]) -> None:
+        """Settle what does not go on, and stop the search if nothing ever does."""
+        self._told += self._ledger.settle(results)
+        if screen.hopeless:
+            self._ledger.check_hope()
 
     def _replay(self, algorithm: SteadyState) -> None:
         """Take an interrupted search through what happened after its last saved state, in the order recorded."""
@@ -416,12 +457,15 @@ class _Loop:
         """Return counts and statistics of the generation that has just been judged."""
         rows = self._told
         cached = sum(row.cached for row in rows)
+        screened = sum(row.status == SCREENED and not row.cached for row in rows)
         statistics: dict[str, float] = {
             "asked": len(rows),
-            "evaluated": len(rows) - cached,
-            "failed": sum(row.status != "ok" and not row.cached for row in rows),
+            "evaluated": len(rows) - cached - screened,
+            "failed": sum(row.status != "ok" and not row.cached for row in rows) - screened,
             "cached": cached,
         }
+        if self._screens:
+            statistics["screened"] = screened
         return {**statistics, **self._draws, **self._algorithm.statistics(self._judged)}
 
     def _count_draws(self) -> None:
@@ -478,4 +522,6 @@ class _Loop:
             seconds_left=seconds * (total - self._resumed_at - share) / share if share > 0 else None,
             drawn=self._drawn["drawn"],
             rejected=self._drawn["rejected"],
+            screened=ledger.screened,
+            screening=self._screening,
         )

@@ -15,7 +15,7 @@ from evo.export import training_file
 from evo.fitness.base import Objective
 from evo.folder import Claim, claim_on
 from evo.glance import glance
-from evo.history import FORMAT, quoted
+from evo.history import FORMAT, SCREENED, quoted
 from evo.network import COSTS, CostModel
 from evo.run import HISTORY, SETTINGS, read_settings
 from evo.stopping import Stop
@@ -33,7 +33,7 @@ class NodeStatus:
 
     Attributes:
         name: as the history's column `node` has it.
-        evaluations: how many it finished, failures included.
+        evaluations: how many it finished, failures and those of a cascade's earlier fidelities included.
         seconds: their mean wall time.
         worker_memory: the largest peak of a worker's resident memory, in bytes; None if none is known.
         last: when it last finished one.
@@ -63,6 +63,7 @@ class RunStatus:
         evaluated: evaluations, failures and those of other runs included.
         failed, reused: how many of them failed or timed out, and were measured by another run.
         cached: individuals that were looked up instead.
+        screened: structures that a cascade has not promoted.
         per_minute: evaluations per minute lately; None unless running.
         seconds_left: an estimate; None if there is no telling.
         drawn, rejected: genomes drawn within a budget in finished generations, and those of them that exceeded it.
@@ -87,6 +88,7 @@ class RunStatus:
     failed: int
     reused: int
     cached: int
+    screened: int
     per_minute: float | None
     seconds_left: float | None
     drawn: int
@@ -150,7 +152,8 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
     individuals = sum(group.count for group in groups)
     expected = _expected(asked, rounds, individuals)
     settled, speed = _speed(groups, now, claim)
-    evaluated = sum(group.count for group in groups if not group.cached)
+    screened = sum(group.count for group in groups if group.screened)
+    cached = sum(group.count for group in groups if group.cached)
     return RunStatus(
         folder=folder,
         state="finished" if finished else "running" if claim else "stopped",
@@ -161,10 +164,11 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
         generations=rounds,
         individuals=individuals,
         expected=expected,
-        evaluated=evaluated,
+        evaluated=individuals - cached - screened,
         failed=sum(group.count for group in groups if group.failed),
         reused=sum(group.count for group in groups if group.reused),
-        cached=sum(group.count for group in groups if group.cached),
+        cached=cached,
+        screened=screened,
         per_minute=60 * speed if claim else None,
         seconds_left=(expected - individuals) / settled if expected is not None and settled > 0 else None,
         drawn=sum(int(statistics.get("drawn", 0)) for statistics in done),
@@ -173,17 +177,18 @@ def _read(database: sqlite3.Connection, *, folder: Path, settings: Mapping[str, 
         best=_best(database, objectives),
         original={name: int(value) for name, value in costs.costs(costs.sizes).items()},
         reasons=_reasons(groups),
-        nodes=_nodes(groups),
+        nodes=_nodes([*groups, *_screenings(database)]),
         last=max((group.last for group in groups), default=None),
     )
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows that agree in node, cached, failed, reused and reason.
+    """Rows that agree in node, cached, failed, reused, screened and reason.
 
     Attributes:
         last: when the last of them was written.
+        spent: evaluations by the fitness, of a cascade by its last fidelity.
         seconds: sum of their times.
         late, lately: how many of them are not older than this search, or its resumption, and than `RECENT` besides.
     """
@@ -193,8 +198,10 @@ class _Group:
     cached: bool
     failed: bool
     reused: bool
+    screened: bool
     reason: str
     count: int
+    spent: int
     seconds: float
     worker_memory: int | None
     late: int
@@ -203,12 +210,24 @@ class _Group:
 
 def _groups(database: sqlite3.Connection, now: datetime, claim: Claim | None) -> list[_Group]:
     began = now if claim is None else _moment(claim.since)
+    screened = f"status = '{SCREENED}' AND NOT cached"
+    reason = f"CASE WHEN {screened} THEN '' ELSE reason END"  # each has another rank
     query = (
-        "SELECT max(finished), node, cached, status <> 'ok' AND NOT cached, reused <> '', reason, count(*), total(seconds), "
-        "max(worker_memory), sum(finished >= ?), sum(finished >= ?) FROM evaluations GROUP BY 2, 3, 4, 5, 6"
+        f"SELECT max(finished), node, cached, status NOT IN ('ok', '{SCREENED}') AND NOT cached, reused <> '', {screened}, "
+        f"{reason}, count(*), sum(tries > 0), total(seconds), max(worker_memory), sum(finished >= ?), sum(finished >= ?) "
+        "FROM evaluations GROUP BY 2, 3, 4, 5, 6, 7"
     )
     rows = database.execute(query, (_text(began), _text(max(began, now - RECENT))))
     return [_Group(datetime.fromisoformat(last), *fields) for last, *fields in rows]
+
+
+def _screenings(database: sqlite3.Connection) -> list[_Group]:
+    """Return what the machines have done for the earlier fidelities of a cascade."""
+    query = "SELECT max(finished), node, count(*), total(seconds), max(worker_memory) FROM screenings GROUP BY 2"
+    return [
+        _Group(datetime.fromisoformat(last), node, False, False, False, False, "", count, count, seconds, memory, 0, 0)
+        for last, node, count, seconds, memory in database.execute(query)
+    ]
 
 
 def _expected(asked: list[int], rounds: int, individuals: int) -> int | None:
@@ -228,7 +247,7 @@ def _speed(groups: list[_Group], now: datetime, claim: Claim | None) -> tuple[fl
     recent = span > RECENT and sum(group.lately for group in groups) >= ENOUGH
     seconds = max(1.0, (RECENT if recent else span).total_seconds())
     counts = [(group, group.lately if recent else group.late) for group in groups]
-    measured = sum(count for group, count in counts if not group.cached and not group.reused)
+    measured = sum(count for group, count in counts if group.spent and not group.reused)
     return sum(count for _, count in counts) / seconds, measured / seconds
 
 
@@ -256,12 +275,12 @@ def _nodes(groups: list[_Group]) -> tuple[NodeStatus, ...]:
     """Return what every machine has done; of evaluations that were lost with their machine, it may be without a name."""
     mine: dict[str, list[_Group]] = {}
     for group in groups:
-        if not group.cached and not group.reused:
+        if group.spent and not group.reused:
             mine.setdefault(group.node, []).append(group)
     nodes = [
         NodeStatus(
             name=name,
-            evaluations=(count := sum(part.count for part in parts)),
+            evaluations=(count := sum(part.spent for part in parts)),
             seconds=sum(part.seconds for part in parts) / count,
             worker_memory=max((part.worker_memory for part in parts if part.worker_memory is not None), default=None),
             last=max(part.last for part in parts),

@@ -125,8 +125,9 @@ class ConvergenceWatch:
         before, now = box.hypervolume(self._fronts[0]), box.hypervolume(self._front)
         if now == 0 or now - before >= rule.tolerance:
             return None
+        span = f"{rule.generations} generation{'s' if rule.generations > 1 else ''}"
         return Stop(
             "convergence",
-            f"over {rule.generations} generations, the hypervolume of {', '.join(self._criteria.names)} has grown by "
-            f"{max(0.0, now - before):.2g} to {now:.4g}, less than convergence.tolerance = {rule.tolerance:g}",
+            f"over {span}, the hypervolume of {', '.join(self._criteria.names)} has grown by {max(0.0, now - before):.2g} "
+            f"to {now:.4g}, less than convergence.tolerance = {rule.tolerance:g}",
         )

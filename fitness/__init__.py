@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from evo.fitness.base import Fitness, FunctionFitness, Objective, fitness, measure
+from evo.fitness.cascade import Cascade
 from evo.fitness.latency import LatencySettings, WithLatency
 from evo.fitness.score_of_frame import ScoreOfFrame
 from evo.fitness.subset_finetune import SubsetFineTune
@@ -23,12 +24,13 @@ def _complaint(found: object) -> str | None:
 FITNESSES: Registry[type[Fitness] | Fitness] = Registry(
     "fitness",
     "evo.fitness",
-    {"subset_finetune": SubsetFineTune, "score_of_frame": ScoreOfFrame, "zero_shot": ZeroShot},
+    {"subset_finetune": SubsetFineTune, "score_of_frame": ScoreOfFrame, "zero_shot": ZeroShot, "cascade": Cascade},
     _complaint,
 )
 
 __all__ = [
     "FITNESSES",
+    "Cascade",
     "Fitness",
     "FunctionFitness",
     "LatencySettings",

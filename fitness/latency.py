@@ -8,6 +8,7 @@ from pydantic import Field
 from evo.candidate import Candidate
 from evo.errors import SettingsError
 from evo.fitness.base import Fitness, Objective
+from evo.fitness.cascade import Cascade
 from evo.network.latency import available, latency
 from evo.settings import Settings
 from evo.task import Task
@@ -43,8 +44,10 @@ class WithLatency(Fitness):
         """Take the other fitness and the fields of `LatencySettings`.
 
         Raises:
-            SettingsError: a setting is wrong, or `judge` has the objective already.
+            SettingsError: a setting is wrong, or `judge` has the objective already or is a cascade.
         """
+        if isinstance(judge, Cascade):
+            raise SettingsError("WithLatency: a Cascade is not measured as a whole; give its last fidelity the latency")
         if any(objective.name == LATENCY for objective in judge.objectives):
             raise SettingsError(f"WithLatency: {type(judge).__name__} has an objective {LATENCY!r} already")
         self.judge = judge

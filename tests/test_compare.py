@@ -97,7 +97,7 @@ def test_the_convergence_is_long(comparison: evo.Comparison, ecs_run: Run) -> No
     last = frame.groupby("run", observed=True).last()
     pd.testing.assert_series_equal(last["best_error"], comparison.summary["best_error"], check_index=False)
     assert last["evaluations"].tolist() == comparison.summary["evaluations"].tolist()
-    assert frame["run"].dtype == "category"
+    assert frame["run"].cat.categories.tolist() == ["ecs", "nsga", "vectors"]
 
 
 def test_every_column_is_described(comparison: evo.Comparison) -> None:
@@ -163,6 +163,12 @@ def test_what_does_not_compare_is_refused(ecs_run: Run, nsga_run: Run, failed_ru
     def upside_down(candidate: evo.Candidate) -> dict[str, float]:
         return {"error": 1.0, "gain": 1.0}
 
+    @evo.fitness(minimize=("run", "error"))
+    def called_run(candidate: evo.Candidate) -> dict[str, float]:
+        return {"error": 1.0, "run": 1.0}
+
+    search(tmp_path / "run", fitness=called_run, algorithm=one)
+    refused(r"^runs: run has an objective called 'run', as a column of comparisons is$", [tmp_path / "run"])
     search(tmp_path / "up", fitness=upside_down, algorithm=one)
     both = r"^runs: ecs weighs error \(min\), params \(min\), up error \(max\), gain \(max\); name objectives or costs "
     refused(both, [ecs_run, tmp_path / "up"])

@@ -8,7 +8,7 @@ import pytest
 
 from evo.errors import RunFolderError
 from evo.glance import has_log
-from evo.history import COLUMNS, FORMAT, MEASUREMENTS, History, Result, Row
+from evo.history import COLUMNS, FORMAT, MEASUREMENTS, SCREENINGS, History, Result, Row
 from evo.network import COSTS
 
 ODD = 'my "odd" objective; DROP TABLE evaluations'
@@ -85,14 +85,46 @@ def test_results_are_those_of_the_rows_that_measured_them(history: History) -> N
     assert history.results([], before=4) == {}
 
 
+def test_what_was_screened_out_is_not_measured(history: History) -> None:
+    history.add([row(0, status="screened", reason="rank 2 of 2", tries=0, objectives={}), row(1, key="key0")])
+    assert history.results(["key0"], before=1) == {}
+    assert history.results(["key0"], before=2)["key0"].status == "ok"
+    assert history.reason() == ""
+
+
+def test_screenings_come_back_as_they_were_written(history: History) -> None:
+    good = Result("a", "ok", "", {"score": 0.1 + 0.2, "params": 3.0}, 2, 0.5, "host", 17, 2**31, "said")
+    bad = Result("b", "timeout", "late", {}, 1, 9.0, "host", 18, None, "")
+    history.screen(1, [good, bad])
+    history.screen(2, [good])
+    assert history.screened(1, ["a", "b", "c", *map(str, range(2000))]) == {"a": good, "b": bad}
+    assert history.screened(2, ["b"]) == {}
+    frame = history.screenings()
+    assert list(frame.columns) == list(SCREENINGS)
+    assert frame[["key", "fidelity", "status"]].to_numpy().tolist() == [
+        ["a", 1, "ok"],
+        ["b", 1, "timeout"],
+        ["a", 2, "ok"],
+    ]
+    assert frame["score"].tolist()[0] == 0.1 + 0.2
+    assert frame["score"].isna().tolist() == [False, True, False]
+    with pytest.raises(sqlite3.IntegrityError):
+        history.screen(1, [good])
+    assert len(history.screenings()) == 3
+
+
 def test_what_is_there_is_counted(history: History) -> None:
-    assert history.counts("id", 9) == {"evaluated": 0, "failed": 0, "cached": 0, "reused": 0}
+    assert set(history.counts("id", 9).values()) == {0}
     assert history.best("score", True, "id", 9) is None
     assert history.reason() == ""
     failed = row(3, status="failed", reason="no", objectives={})
-    history.add([row(0), row(1), row(2, key="key1", cached=True, seconds=None), failed, row(4, reused="other")])
-    assert history.counts("id", 5) == {"evaluated": 4, "failed": 1, "cached": 1, "reused": 1}
-    assert history.counts("id", 3) == {"evaluated": 2, "failed": 0, "cached": 1, "reused": 0}
+    again = row(2, key="key1", cached=True, tries=0, seconds=None)
+    history.add([row(0), row(1), again, failed, row(4, reused="other")])
+    history.add([row(5, status="screened", tries=0, objectives={}), row(6, status="failed", tries=0, objectives={})])
+    names = ("evaluated", "failed", "cached", "reused", "screened", "spent")
+    assert history.counts("id", 7) == dict(zip(names, (5, 2, 1, 1, 1, 4), strict=True))
+    assert history.counts("id", 5) == dict(zip(names, (4, 1, 1, 1, 0, 4), strict=True))
+    assert history.counts("id", 3) == dict(zip(names, (2, 0, 1, 0, 0, 2), strict=True))
     best = history.best("score", True, "id", 3)
     assert best is not None
     assert (best["id"], best["score"], best["params"]) == (2.0, 0.2, 12.0)

@@ -71,6 +71,8 @@ class TestWheel:
         packed = {file.removesuffix(".py").removesuffix("/__init__") for file in files} - {"evo/py.typed"}
         assert packed == expected
         assert "evo/py.typed" in files
+        pages = {path.name for path in (ROOT / "evo" / "report" / "templates").iterdir()}
+        assert {path.name for path in (installed / "evo" / "report" / "templates").iterdir()} == pages != set()
         assert "evo = evo.cli.app:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
 
     def test_works_alone(self, installed: Path, tmp_path: Path) -> None:
@@ -94,7 +96,8 @@ import evo
 assert threading.active_count() == 1, threading.enumerate()
 assert not os.path.exists(f"/proc/self/task/{os.getpid()}/children") \\
     or not open(f"/proc/self/task/{os.getpid()}/children").read()
-heavy = {"ray", "matplotlib", "sklearn", "scipy", "torchvision", "onnx", "typer", "rich", "torch._dynamo"} & {*sys.modules}
+heavy = {"ray", "matplotlib", "plotly", "jinja2", "sklearn", "scipy", "torchvision", "onnx", "typer", "rich"}
+heavy = (heavy | {"torch._dynamo"}) & {*sys.modules}
 assert not heavy, heavy
 assert not os.listdir("."), os.listdir(".")
 """
@@ -128,11 +131,12 @@ ORDER = (
     {"evo.policy"},
     {"evo.candidate", "evo.encodings"},
     {"evo.fitness"},
-    {"evo.evaluation", "evo.history", "evo.front"},
+    {"evo.evaluation", "evo.fidelities", "evo.history", "evo.front"},
     {"evo.algorithms", "evo.convergence", "evo.stopping"},
     {"evo.run"},
-    {"evo.folder", "evo.export", "evo.reuse", "evo.compare", "evo.seeds"},
+    {"evo.folder", "evo.export", "evo.promotion", "evo.reuse", "evo.compare", "evo.seeds"},
     {"evo.callbacks", "evo.ledger", "evo.seeding", "evo.status"},
+    {"evo.screening"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},
@@ -141,7 +145,9 @@ ORDER = (
 ONLY_IN = {
     "ray": ("evo.evaluation.ray",),
     "deap": ("evo.encodings", "evo.algorithms"),
+    "jinja2": ("evo.report",),
     "matplotlib": ("evo.report",),
+    "plotly": ("evo.report",),
 }
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from deap import tools
@@ -19,8 +19,14 @@ class Algorithm(Settings, ABC):
     """Settings of an algorithm and, once started, its state.
 
     The loop is `start`, then `ask` and `tell` in turn until `ask` returns nothing. `tell` receives the very individuals that
-    `ask` returned, in order: `fitness.values` set where the evaluation succeeded, `fitness.valid` false where it failed.
+    `ask` returned, in order: `fitness.values` set where the evaluation succeeded, `fitness.valid` false where it failed or
+    a cascade has not promoted the individual.
+
+    Attributes:
+        multiobjective: it goes by all objectives, not by the first alone; a cascade then promotes by costs as well.
     """
+
+    multiobjective: ClassVar[bool] = False
 
     _space: GenomeSpace | None = PrivateAttr(default=None)
     _rng: np.random.Generator = PrivateAttr(default_factory=np.random.default_rng)

@@ -1,7 +1,7 @@
 """Random search: the yardstick for every other algorithm."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from evo.fitness.base import Objective
 
 class RandomSearch(Algorithm):
     """Independent draws from the encoding's initial distribution."""
+
+    multiobjective: ClassVar[bool] = True
 
     evaluations: Annotated[int, Field(ge=1, description="individuals in all")] = 1000
     batch: Annotated[int, Field(ge=1, description="individuals per round")] = 50

@@ -3,7 +3,7 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from deap import tools
 from pydantic import Field, PrivateAttr
@@ -31,14 +31,16 @@ class NonDominatedSorting(SteadyState):
     Asynchronous: the same, with a selection whenever a sixteenth of a population has arrived.
     """
 
+    multiobjective: ClassVar[bool] = True
+
     generations: Annotated[int, Field(ge=1, description="T, the first population included")] = 20
     population: Annotated[
         int, Field(ge=2, description="K, individuals per generation, and at most as many survivors")
     ] = 50
-    crossover: Annotated[float, Field(ge=0, le=1, description="chance that a child has two parents")] = 0.9
+    crossover: Annotated[float, Field(ge=0, le=1, description="chance that a child has two parents")] = 0.5
     mutation: Annotated[
         float, Field(ge=0, le=1, description="chance that such a child is mutated, too; that of one parent always is")
-    ] = 0.2
+    ] = 1.0
 
     _population: list[Individual] = PrivateAttr(default_factory=list)
     _arrived: list[Individual] = PrivateAttr(default_factory=list)

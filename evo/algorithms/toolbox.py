@@ -10,8 +10,10 @@ from evo.budget import Budget
 from evo.encodings.base import Encoding
 from evo.encodings.budgeted import bind_within
 from evo.encodings.individual import Individual
+from evo.errors import SettingsError
 from evo.evaluation import Evaluator, Job, LocalEvaluator, Outcome, Session
 from evo.fitness.base import Fitness
+from evo.fitness.cascade import Cascade
 from evo.task import Task
 
 
@@ -32,6 +34,11 @@ class Toolbox(base.Toolbox):  # type: ignore[misc]
         budget: Budget | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(fitness, Cascade):
+            raise SettingsError(
+                "toolbox: a Cascade leaves most individuals without a fitness, which DEAP's loops cannot do; take its last "
+                "fidelity"
+            )
         fitness.check(task)
         self._objectives = fitness.objectives
         weights = tuple(objective.weight for objective in fitness.objectives)

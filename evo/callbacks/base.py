@@ -31,6 +31,8 @@ class Progress:
         seconds_left: an estimate; None before the first generation is done.
         drawn: genomes drawn so far, if there is a budget.
         rejected: how many of these exceeded it.
+        screened: structures that a cascade has not promoted so far.
+        screening: which of a cascade's fidelities before the last is at work, and how far; "" if none is.
     """
 
     generation: int
@@ -48,6 +50,8 @@ class Progress:
     seconds_left: float | None
     drawn: int = 0
     rejected: int = 0
+    screened: int = 0
+    screening: str = ""
 
 
 class Callback:
@@ -88,7 +92,10 @@ class Callback:
         """Hear that the search has come to its end, or to that of `max_evaluations`."""
 
     def on_exception(self, error: BaseException) -> None:
-        """Hear that something else ends the search, such as Ctrl-C or another callback; in place of `on_end`."""
+        """Hear that something else ends the search, such as Ctrl-C or another callback; in place of `on_end`.
+
+        It may come before `on_start`, if that of an earlier callback raised.
+        """
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
@@ -136,4 +143,5 @@ def followed(run: Run, callbacks: Sequence[Callback]) -> Iterator[None]:
                 callback.on_exception(cause)
             except Exception as another:  # the others have to hear all the same, and of what came first
                 error.add_note(f"{type(callback).__name__}.on_exception raised {describe(another)}")
+        run.close()
         raise

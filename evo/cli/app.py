@@ -263,6 +263,39 @@ def show(
     print_individual(console(), run, _row(run, row))
 
 
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="The run's folder.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="File for the page; default report.html, or compare.html.", show_default=False)
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Put several runs on one page.")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Write it again so often, until the search is not running any more."
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="What the front is drawn over, with commas; default the run's objectives, or error and params."
+        ),
+    ] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Load network and data, too, and measure the original's error.")
+    ] = False,
+) -> None:
+    """Write a page about a run to one HTML file that needs nothing else: the front, single individuals, how it went."""
+    from evo.cli.report import report as write
+
+    names = [name.strip() for name in objectives.split(",")] if objectives else None
+    try:
+        write(folders, out, console(), compare=compare, every=watch, objectives=names, original=original)
+    except KeyboardInterrupt:  # how one leaves --watch
+        raise typer.Exit(130) from None
+
+
 def _row(run: Run, row: int | None) -> int:
     return int(str(run.best.name)) if row is None else row
 

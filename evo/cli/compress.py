@@ -17,7 +17,7 @@ from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
 from evo.encodings.layer_policy import LayerPolicy
 from evo.errors import SettingsError, unknown_name
-from evo.fitness import SubsetFineTune
+from evo.fitness import Cascade, SubsetFineTune
 from evo.recipes.adalayer import adalayer
 from evo.recipes.compression import FINETUNING, Compression, check_tuning
 from evo.recipes.ecs import ecs
@@ -88,7 +88,7 @@ METHODS = {
     "ecs": Method(
         ecs,
         _parts("filter_bits", "subset_finetune", "ecs"),
-        {"encoding": (FilterBits,), "fitness": (SubsetFineTune,), "algorithm": (ECS,)},
+        {"encoding": (FilterBits,), "fitness": (SubsetFineTune, Cascade), "algorithm": (ECS,)},
     ),
     "fnp": Method(
         fnp,

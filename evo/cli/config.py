@@ -16,8 +16,8 @@ from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
-from evo.fitness import FITNESSES, Fitness, LatencySettings, WithLatency
-from evo.folder import check_place
+from evo.fitness import FITNESSES, Cascade, Fitness, LatencySettings, WithLatency
+from evo.folder import check_place, search_document
 from evo.importing import add_to_path, call
 from evo.plugins import Registry
 from evo.recipes.compression import FINETUNING
@@ -235,11 +235,7 @@ def resume_config(folder: str | Path, overrides: Iterable[str] = (), *, address:
             f"{folder}: was started from Python, where alone its task is known: evo.search(…, out={str(folder)!r}) "
             f"continues it, evo.Run({str(folder)!r}, task).build(id) builds its networks"
         )
-    rules = ("max_evaluations", "max_seconds", "convergence")
-    kept = ("seed", *rules, "reuse", "encoding", "algorithm", "budget", "evaluator")
-    document = {name: recorded[name] for name in kept if name in recorded}
-    document |= {"out": str(folder)}
-    document |= {name: source[name] for name in ("task", "fitness", "callbacks", "finetuning") if name in source}
+    document = search_document(recorded) | {"out": str(folder)}
     _override_run(document, overrides, address)
     config = _config(document, f"{folder / SETTINGS}:", Path(source["folder"]), folder, folder / BASE)
     if config.seeds:
@@ -409,7 +405,10 @@ def _fitness(table: Table, where: str, folder: Path) -> Fitness:
 def _judge(table: Table, where: str, folder: Path) -> Fitness:
     """Return the fitness that a table names: built in, a decorated function, an object, or a class with settings."""
     name = table.get("name", DEFAULTS["fitness"])
-    return _made(FITNESSES.find(name, f"{where}.name", folder), name, table, where)
+    found = FITNESSES.find(name, f"{where}.name", folder)
+    if found is Cascade:
+        return _cascade({key: value for key, value in table.items() if key != "name"}, where, folder)
+    return _made(found, name, table, where)
 
 
 def _callback(table: Table, where: str, folder: Path) -> Callback:
@@ -436,6 +435,20 @@ def _made(found: type[Made] | Made, name: str, table: Table, where: str) -> Made
 
 def _expected_name(found: object) -> str:
     return f"got {found!r}; expected a name or module:attribute"
+
+
+def _cascade(settings: dict[str, Any], where: str, folder: Path) -> Cascade:
+    """Return the cascade that a table describes, whose fidelities are tables themselves."""
+    tables = settings.get("fidelities", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise SettingsError(f'{where}.fidelities: got {tables!r}; expected tables, e.g. [{{name = "zero_shot"}}, …]')
+    made = []
+    for place, table in enumerate(tables):
+        here = f"{where}.fidelities.{place}"
+        if not isinstance(table.get("name", ""), str):
+            raise SettingsError(f"{here}.name: {_expected_name(table['name'])}")
+        made.append(_fitness(table, here, folder))
+    return Cascade.parse({**settings, **({"fidelities": made} if "fidelities" in settings else {})}, where)
 
 
 def _continuing(config: Config) -> Config:

@@ -1,7 +1,7 @@
 """Every key of run.toml with its type, default and meaning, read from the schema itself."""
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,7 +14,7 @@ from evo.cli.config import DEFAULTS, RunTable
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
-from evo.fitness import FITNESSES, LatencySettings
+from evo.fitness import FITNESSES, Fitness, LatencySettings
 from evo.importance import Criterion
 from evo.network.zoo import ZOO
 from evo.recipes.compression import FINETUNING
@@ -24,7 +24,15 @@ from evo.stopping import Convergence
 from evo.training import Recipe
 from evo.training.datasets import DATASETS
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "", Criterion: ""}
+_WORDS = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    Fitness: "table",
+    type(None): "",
+    Criterion: "",
+}
 """What a type means to somebody who writes TOML; nothing if it cannot be written."""
 
 _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
@@ -57,9 +65,9 @@ LATENCY_ABOUT = "With this table, which may be empty, any fitness has one more o
 
 def sections() -> Iterator[Section]:
     """Yield every table of run.toml, and every choice of a name in it."""
-    yield Section("top of the file", _about(RunTable), _keys(RunTable))
-    yield Section("[task]", f"{_about(TaskTable)} {_names()}", _keys(TaskTable))
-    yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", _keys(Recipe))
+    yield Section("top of the file", _about(RunTable), settings_of(RunTable))
+    yield Section("[task]", f"{_about(TaskTable)} {_names()}", settings_of(TaskTable))
+    yield Section("[task.train] and [finetuning]", f"{_about(Recipe)} {FINETUNING_ABOUT}", settings_of(Recipe))
     registries: dict[str, Mapping[str, object]] = {
         "[encoding]": ENCODINGS,
         "[fitness]": FITNESSES,
@@ -72,14 +80,16 @@ def sections() -> Iterator[Section]:
             assert isinstance(kind, type)
             assert issubclass(kind, Settings)
             default = ", the default" if DEFAULTS.get(table.strip("[]")) == name else ""
-            yield Section(f'{table} name = "{name}"{default}', _about(kind), _keys(kind))
+            yield Section(f'{table} name = "{name}"{default}', _about(kind), settings_of(kind))
         if table == "[algorithm]":
-            yield Section("[budget]", _about(Budget), _keys(Budget))
+            yield Section("[budget]", _about(Budget), settings_of(Budget))
             for name, source in SEED_SOURCES.items():
-                yield Section(f'[[seeds]] from = "{name}"', _about(source), _keys(source))
-            yield Section("[convergence]", _about(Convergence), _keys(Convergence))
+                yield Section(f'[[seeds]] from = "{name}"', _about(source), settings_of(source))
+            yield Section("[convergence]", _about(Convergence), settings_of(Convergence))
         if table == "[fitness]":
-            yield Section("[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", _keys(LatencySettings))
+            yield Section(
+                "[fitness.latency]", f"{_about(LatencySettings)} {LATENCY_ABOUT}", settings_of(LatencySettings)
+            )
 
 
 def markdown() -> str:
@@ -120,13 +130,13 @@ def _about(kind: type) -> str:
     return " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def _keys(kind: type[Settings], table: str = "") -> tuple[Key, ...]:
+def settings_of(kind: type[Settings], table: str = "") -> tuple[Key, ...]:
     """Return the keys of some settings, and after each that is a table of settings those of it, as "name.key"."""
     keys: list[Key] = []
     for name, field in kind.model_fields.items():
         keys.append(Key(table + name, _kind(field), _default(field), field.description or ""))
         for inner in filter(_is_settings, (field.annotation, *get_args(field.annotation))):
-            keys += _keys(inner, f"{table}{name}.")
+            keys += settings_of(inner, f"{table}{name}.")
     return tuple(keys)
 
 
@@ -135,13 +145,16 @@ def _is_settings(annotation: Any) -> bool:
 
 
 def _kind(field: FieldInfo) -> str:
-    bounds = [
+    return " ".join([_words(field.annotation), _bounds(field.metadata)]).strip()
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    return ", ".join(
         text.format(_plain(getattr(constraint, name)))
-        for constraint in field.metadata
+        for constraint in metadata
         for name, text in _BOUNDS.items()
         if hasattr(constraint, name)
-    ]
-    return " ".join([_words(field.annotation), ", ".join(bounds)]).strip()
+    )
 
 
 def _words(annotation: Any) -> str:
@@ -151,6 +164,8 @@ def _words(annotation: Any) -> str:
         return _kind(FieldInfo.from_annotation(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(filter(None, map(_words, arguments)))
+    if origin is Annotated:
+        return " ".join(filter(None, [_words(arguments[0]), _bounds(arguments[1].metadata)]))
     if origin is Literal:
         return ", ".join(f'"{choice}"' for choice in arguments)
     if origin is dict or _is_settings(annotation):

@@ -11,7 +11,7 @@ from evo.cli.config import Config
 from evo.export import training_file
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.report.structure import by_reason
-from evo.report.tables import front_table
+from evo.report.tables import fidelity_table, front_table
 from evo.run import SETTINGS, Run
 from evo.seeding import SOURCES, TAKEN
 from evo.task import Task
@@ -60,6 +60,8 @@ def print_summary(run: Run, screen: Console) -> None:
     """Print what a finished search found and what to do with it."""
     best = int(str(run.best.name))
     screen.print(front_table(run, rows=8))
+    if len(run.fidelities) > 1:
+        screen.print(fidelity_table(run))
     if SOURCES in run.settings:
         counted = zip(run.settings[SOURCES], run.settings[TAKEN], strict=True)
         parts = [f"{n['taken']} of {n['made']} from {one.get('folder', one['from'])}" for one, n in counted]

@@ -1,6 +1,6 @@
 """Where candidates are evaluated: in this process, in processes of this machine, or on a Ray cluster."""
 
-from evo.evaluation.base import Evaluator, Job, Outcome, Session, evaluate
+from evo.evaluation.base import Evaluator, Job, Outcome, Screening, Session, evaluate
 from evo.evaluation.local import LocalEvaluator
 from evo.evaluation.ray import RayEvaluator
 from evo.plugins import Registry, subclass_of
@@ -9,4 +9,14 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
     "evaluator", "evo.evaluators", {"local": LocalEvaluator, "ray": RayEvaluator}, subclass_of(Evaluator)
 )
 
-__all__ = ["EVALUATORS", "Evaluator", "Job", "LocalEvaluator", "Outcome", "RayEvaluator", "Session", "evaluate"]
+__all__ = [
+    "EVALUATORS",
+    "Evaluator",
+    "Job",
+    "LocalEvaluator",
+    "Outcome",
+    "RayEvaluator",
+    "Screening",
+    "Session",
+    "evaluate",
+]

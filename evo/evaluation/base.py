@@ -19,6 +19,7 @@ from evo.evaluation.limits import TimeUp, TooMuchMemory, limits
 from evo.evaluation.log import Log, logged
 from evo.evaluation.memory import give_back, own_memory, peak, reset_peak
 from evo.fitness.base import Fitness, UnusableError, measure
+from evo.fitness.cascade import Cascade
 from evo.network.modes import apart, using_threads
 from evo.settings import Settings
 from evo.task import Task
@@ -52,6 +53,28 @@ DIED = "its worker process died (writing into the task's data or weights does th
 
 
 @dataclass(frozen=True)
+class Screening:
+    """A structure that an earlier fidelity of the job's cascade judges, in place of the last.
+
+    Attributes:
+        blueprint: the structure.
+        fidelity: place of the fidelity, from 0.
+    """
+
+    blueprint: Blueprint
+    fidelity: int
+
+    @property
+    def key(self) -> str:
+        """That of the structure."""
+        return self.blueprint.key
+
+
+Work = Blueprint | Screening
+"""What is to be evaluated: a structure by the job's fitness, or by one fidelity of it."""
+
+
+@dataclass(frozen=True)
 class Job:
     """What every evaluation of a run has in common; travels to a worker once.
 
@@ -67,9 +90,16 @@ class Job:
     timeout: float | None
     memory: float | None = None
 
-    def __call__(self, blueprint: Blueprint) -> "Outcome":
+    def __call__(self, work: Work) -> "Outcome":
         """Return the outcome of one try."""
-        return evaluate(self, blueprint)
+        return evaluate(self, work)
+
+    def judge(self, work: Work) -> Fitness:
+        """Return what judges a structure."""
+        if isinstance(work, Blueprint):
+            return self.fitness
+        assert isinstance(self.fitness, Cascade)
+        return self.fitness.fidelities[work.fidelity]
 
 
 @dataclass(frozen=True)
@@ -105,37 +135,38 @@ class Outcome:
     fault: Fault = ""
 
 
-def evaluate(job: Job, blueprint: Blueprint, node: str = "") -> Outcome:
-    """Try one candidate once, in this process; depends on `job` and `blueprint` alone and never raises a fitness's error.
+def evaluate(job: Job, work: Work, node: str = "") -> Outcome:
+    """Try one candidate once, in this process; depends on `job` and `work` alone and never raises a fitness's error.
 
     Args:
         job: what all evaluations have in common.
-        blueprint: the candidate's structure.
+        work: the candidate's structure, and what judges it unless that is the job's fitness.
         node: what to call this machine; default its host name.
     """
     before = own_memory() if job.memory is not None else None
     log = Log()
     reset_peak()
     start = time.perf_counter()
-    status, objectives, reason, fault = _try(job, blueprint, log)
+    status, objectives, reason, fault = _try(job, work, log)
     seconds = time.perf_counter() - start
     most = peak()
     _tidy(job, fault, before)
     node = node or socket.gethostname()
-    return Outcome(blueprint.key, status, objectives, reason, seconds, node, os.getpid(), most, log.text(), fault=fault)
+    return Outcome(work.key, status, objectives, reason, seconds, node, os.getpid(), most, log.text(), fault=fault)
 
 
-def _try(job: Job, blueprint: Blueprint, log: Log) -> tuple[Status, dict[str, float], str, Fault]:
+def _try(job: Job, work: Work, log: Log) -> tuple[Status, dict[str, float], str, Fault]:
     """Return status, objectives, reason and fault of one try."""
     memory = None if job.memory is None else job.memory * GIB
+    blueprint = work if isinstance(work, Blueprint) else work.blueprint
     try:
         with (
-            apart(job.seed + int(blueprint.key, 16)),
+            apart(job.seed + int(work.key, 16)),
             using_threads(job.threads),
             logged(log),
             limits(job.timeout, memory, measure),
         ):
-            return "ok", measure(job.fitness, Candidate(job.task, blueprint, job.seed)), "", ""
+            return "ok", measure(job.judge(work), Candidate(job.task, blueprint, job.seed)), "", ""
     except TimeUp as error:
         log.add(account(error, measure))
         return "timeout", {}, timeout_reason(job.timeout), ""
@@ -226,6 +257,14 @@ class Pace:
 
     def __init__(self) -> None:
         self.seconds: float | None = None
+        self._fidelity: int | None = None
+
+    def expect(self, work: Sequence[Work]) -> None:
+        """Forget the times of another fidelity than that of what is submitted now."""
+        for one in work[:1]:
+            fidelity = one.fidelity if isinstance(one, Screening) else None
+            if fidelity != self._fidelity:
+                self.seconds, self._fidelity = None, fidelity
 
     def note(self, outcome: Outcome) -> None:
         """Take in one more."""
@@ -240,8 +279,11 @@ class Session(ABC):
     """
 
     @abstractmethod
-    def submit(self, blueprints: Sequence[Blueprint]) -> None:
-        """Take in candidates; their keys differ from each other's and from those of all that have not been received."""
+    def submit(self, work: Sequence[Work]) -> None:
+        """Take in candidates; their keys differ from each other's and from those of all that have not been received.
+
+        All that is under way at a time is judged by the same fidelity.
+        """
 
     @abstractmethod
     def receive(self) -> list[Outcome]:
@@ -270,19 +312,19 @@ class Session(ABC):
     def close(self) -> None:
         """Release the workers at once; what is still running is lost."""
 
-    def run(self, blueprints: Sequence[Blueprint]) -> Iterator[Outcome]:
+    def run(self, work: Sequence[Work]) -> Iterator[Outcome]:
         """Submit candidates and yield their outcomes as they finish; what an abandoned call had left is cancelled.
 
         Raises:
             EvaluatorError: no candidate can be evaluated, or the session has lost some.
         """
-        left = len(blueprints)
-        self.submit(blueprints)
+        left = len(work)
+        self.submit(work)
         try:
             while left > 0:
                 outcomes = self.receive()
                 if not outcomes:
-                    raise EvaluatorError(f"the evaluator has no outcome for {left} of {len(blueprints)} candidates")
+                    raise EvaluatorError(f"the evaluator has no outcome for {left} of {len(work)} candidates")
                 for outcome in outcomes:
                     left -= 1
                     yield outcome

@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from evo.blueprint import Blueprint
-from evo.evaluation.base import Evaluator, Item, Job, Outcome, Pace, Result, Session, Shared, Tries, evaluate
+from evo.evaluation.base import Evaluator, Item, Job, Outcome, Pace, Result, Session, Shared, Tries, Work, evaluate
 from evo.evaluation.calls import Calls
 from evo.evaluation.pool import ProcessSession
 from evo.evaluation.pool_map import map_by_processes
@@ -56,13 +55,14 @@ class InProcessSession(Session):
         self._job = job
         self._retries = retries
         self._tries = Tries(retries)
-        self._pending: deque[Blueprint] = deque()
+        self._pending: deque[Work] = deque()
         self._finished: list[Outcome] = []
         self._pace = Pace()
 
-    def submit(self, blueprints: Sequence[Blueprint]) -> None:
+    def submit(self, work: Sequence[Work]) -> None:
         """Queue candidates."""
-        self._pending.extend(blueprints)
+        self._pace.expect(work)
+        self._pending.extend(work)
 
     def receive(self) -> list[Outcome]:
         """Evaluate the next candidate, and more if they are done in no time."""

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from evo.blueprint import Blueprint
 from evo.errors import EvaluatorError
 from evo.evaluation.base import (
     DIED,
@@ -20,6 +19,7 @@ from evo.evaluation.base import (
     Session,
     Status,
     Tries,
+    Work,
     timeout_reason,
 )
 from evo.evaluation.memory import kernel_kills
@@ -51,20 +51,21 @@ class ProcessSession(Session):
         self._selector = selectors.DefaultSelector()
         self._retries = retries
         self._tries = Tries(retries)
-        self._pending: deque[Blueprint] = deque()
-        self._alone: deque[Blueprint] = deque()  # those that ran out of memory; the first is next, or under way
+        self._pending: deque[Work] = deque()
+        self._alone: deque[Work] = deque()  # those that ran out of memory; the first is next, or under way
         self._finished: list[Outcome] = []
         self._under_way = 0
         self._pace = Pace()
-        self._size = 1  # bytes of the largest blueprint in a pipe
+        self._size = 1  # bytes of the largest item in a pipe
         self._stillborn = 0
         self._looked = 0.0
         self._kills = (kernel_kills(),) * 2  # at the last look but one, and at the last
 
-    def submit(self, blueprints: Sequence[Blueprint]) -> None:
+    def submit(self, work: Sequence[Work]) -> None:
         """Queue candidates, and start on them if a worker is free."""
-        self._pending.extend(blueprints)
-        self._under_way += len(blueprints)
+        self._pace.expect(work)
+        self._pending.extend(work)
+        self._under_way += len(work)
         self._assign()
 
     def receive(self) -> list[Outcome]:
@@ -105,14 +106,14 @@ class ProcessSession(Session):
             sent = worker.assign([self._pending.popleft() for _ in range(share)])
             self._size = max(self._size, sent // share)
 
-    def _assign_alone(self, blueprint: Blueprint) -> None:
+    def _assign_alone(self, item: Work) -> None:
         """Start on this one as soon as nothing else is under way on this machine, and on nothing else before it is done."""
         if any(worker.queue for worker in self._workers):
             return
         for worker in self._workers:
             worker.trim()
         if (free := self._available(1)) is not None:
-            free.assign([blueprint])
+            free.assign([item])
 
     def _available(self, ahead: int) -> Worker | None:
         """Return the worker that is to be given work next, a new one if need be; None if all have enough."""
@@ -136,10 +137,10 @@ class ProcessSession(Session):
             self._bury(worker)
             return
         if answer is not None:
-            blueprint, outcome = answer
+            item, outcome = answer
             self._stillborn = 0
             self._pace.note(outcome)
-            self._conclude(blueprint, outcome)
+            self._conclude(item, outcome)
 
     def _look(self) -> None:
         """Find workers that are late, and those that died while a process that a fitness left behind holds their pipe."""
@@ -159,10 +160,10 @@ class ProcessSession(Session):
             self._note_stillborn(status, words)
         if not worker.queue:
             return
-        blueprint, *others = worker.queue
+        item, *others = worker.queue
         self._pending.extendleft(reversed(others))
         if not worker.ready:
-            self._again(blueprint)
+            self._again(item)
             return
         if late:
             verdict: Verdict = "timeout", timeout_reason(self._timeout), ""
@@ -174,26 +175,24 @@ class ProcessSession(Session):
         kind, reason, fault = verdict
         seconds = time.monotonic() - worker.started
         process = worker.process.pid
-        self._conclude(
-            blueprint, Outcome(blueprint.key, kind, {}, reason, seconds, NODE, process, log=words, fault=fault)
-        )
+        self._conclude(item, Outcome(item.key, kind, {}, reason, seconds, NODE, process, log=words, fault=fault))
 
-    def _conclude(self, blueprint: Blueprint, outcome: Outcome) -> None:
+    def _conclude(self, item: Work, outcome: Outcome) -> None:
         """Take note of how a try ended."""
         final = self._tries.final(outcome)
         if final is None and outcome.fault == "memory":
-            self._alone.append(blueprint)
+            self._alone.append(item)
         elif final is None:
-            self._again(blueprint)
+            self._again(item)
         else:
-            if self._alone and self._alone[0] == blueprint:
+            if self._alone and self._alone[0] == item:
                 self._alone.popleft()
             self._finished.append(final)
 
-    def _again(self, blueprint: Blueprint) -> None:
+    def _again(self, item: Work) -> None:
         """Queue a candidate again, unless it is the one that everything else waits for."""
-        if not self._alone or self._alone[0] != blueprint:
-            self._pending.append(blueprint)
+        if not self._alone or self._alone[0] != item:
+            self._pending.append(item)
 
     def _note_stillborn(self, status: int, words: str) -> None:
         self._stillborn += 1

@@ -16,8 +16,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from evo.blueprint import Blueprint
-from evo.evaluation.base import Job, Outcome, Pace, Session, Tries, timeout_reason
+from evo.evaluation.base import Job, Outcome, Pace, Session, Tries, Work, timeout_reason
 from evo.evaluation.log import LENGTH
 from evo.evaluation.ray import own_signals
 from evo.evaluation.ray_cluster import Cluster, Node
@@ -35,14 +34,14 @@ class _Flight:
     """A task under way.
 
     Attributes:
-        blueprints: what it evaluates, in this order.
+        items: what it evaluates, in this order.
         begun: when it was sent, or has said that it begins.
         running: it has said so.
         seen: when it was last known to be running.
         barred: the node that it must not go to.
     """
 
-    blueprints: list[Blueprint]
+    items: list[Work]
     begun: float
     running: bool = False
     seen: float = 0.0
@@ -104,16 +103,17 @@ class RaySession(Session):
 
     def _forget(self) -> None:
         self._tries = Tries(self._retries)
-        self._pending: deque[Blueprint] = deque()
+        self._pending: deque[Work] = deque()
         self._single: dict[str, str] = {}  # those that travel alone, each with the name of a node to avoid if possible
-        self._hungry: deque[Blueprint] = deque()  # those that ran out of memory; the first is next, or under way
+        self._hungry: deque[Work] = deque()  # those that ran out of memory; the first is next, or under way
         self._host: _Host | None = None
         self._under_way = 0
 
-    def submit(self, blueprints: Sequence[Blueprint]) -> None:
+    def submit(self, work: Sequence[Work]) -> None:
         """Queue candidates; they leave, several to a task if they take no time, when outcomes are asked for."""
-        self._pending.extend(blueprints)
-        self._under_way += len(blueprints)
+        self._pace.expect(work)
+        self._pending.extend(work)
+        self._under_way += len(work)
 
     def receive(self) -> list[Outcome]:
         """Wait for outcomes."""
@@ -160,10 +160,10 @@ class RaySession(Session):
         chunk = self._chunk(slots)
         enough, most = math.ceil(1.25 * slots), slots + max(AHEAD, math.ceil(slots / 4))
         while self._pending and len(self._flights) < (most if len(self._pending) >= chunk else enough):
-            blueprints = self._next(chunk)
-            self._send(self._suited(blueprints[0].key, barred), blueprints, barred)
+            items = self._next(chunk)
+            self._send(self._suited(items[0].key, barred), items, barred)
 
-    def _next(self, chunk: int) -> list[Blueprint]:
+    def _next(self, chunk: int) -> list[Work]:
         """Take the candidates that travel next."""
         found = [self._pending.popleft()]
         if found[0].key not in self._single:
@@ -183,9 +183,9 @@ class RaySession(Session):
                 return self._tasks.preferring(self._random.choice(others))
         return self._tasks.avoiding(barred) if barred else self._tasks.anywhere
 
-    def _send(self, remote: Any, blueprints: list[Blueprint], barred: Node | None = None) -> Any:
-        handle = remote.remote([self._reference], blueprints, 2 * CHUNK_SECONDS)
-        self._flights[handle] = _Flight(blueprints, time.monotonic(), barred=barred)
+    def _send(self, remote: Any, items: list[Work], barred: Node | None = None) -> Any:
+        handle = remote.remote([self._reference], items, 2 * CHUNK_SECONDS)
+        self._flights[handle] = _Flight(items, time.monotonic(), barred=barred)
         return handle
 
     def _serve_hungry(self) -> None:
@@ -212,11 +212,11 @@ class RaySession(Session):
             return []
         self._remove(handle)
         self._succeeded = True
-        self._pending.extendleft(reversed(flight.blueprints[len(report) :]))
+        self._pending.extendleft(reversed(flight.items[len(report) :]))
         finals: list[Outcome] = []
-        for blueprint, outcome in zip(flight.blueprints, report, strict=False):
+        for item, outcome in zip(flight.items, report, strict=False):
             self._pace.note(outcome)
-            finals += self._conclude(blueprint, outcome)
+            finals += self._conclude(item, outcome)
         return finals
 
     def _remove(self, handle: Any) -> None:
@@ -226,11 +226,11 @@ class RaySession(Session):
             if self._host.handle is handle:
                 self._host = None
 
-    def _conclude(self, blueprint: Blueprint, outcome: Outcome) -> list[Outcome]:
+    def _conclude(self, item: Work, outcome: Outcome) -> list[Outcome]:
         """Take note of how a try ended; return the outcome if that was the last."""
-        key, fault = blueprint.key, outcome.fault
+        key, fault = item.key, outcome.fault
         final = self._tries.final(outcome)
-        hungry = bool(self._hungry) and self._hungry[0] == blueprint
+        hungry = bool(self._hungry) and self._hungry[0] == item
         if final is not None:
             self._single.pop(key, None)
             if hungry:
@@ -239,9 +239,9 @@ class RaySession(Session):
         if fault != "node":
             self._single[key] = outcome.node.rpartition("-")[2] if fault == "error" else ""
         if fault == "memory" and not hungry:
-            self._hungry.append(blueprint)
+            self._hungry.append(item)
         elif not hungry:  # that one has a node to itself next time as well
-            self._pending.appendleft(blueprint)
+            self._pending.appendleft(item)
         return []
 
     def _judge(self, flight: _Flight, error: Exception) -> list[Outcome]:
@@ -252,7 +252,7 @@ class RaySession(Session):
         """
         if isinstance(error, exceptions.TaskUnschedulableError):  # the node that a candidate was to have is gone
             self._cluster.look_again()
-            self._pending.extendleft(each for each in reversed(flight.blueprints) if each not in self._hungry)
+            self._pending.extendleft(each for each in reversed(flight.items) if each not in self._hungry)
             return []
         verdict = loss(error)
         if verdict is None and self._succeeded:
@@ -260,21 +260,21 @@ class RaySession(Session):
         if verdict is None:
             raise cannot_run(error) from error
         reason, fault = verdict
-        if len(flight.blueprints) > 1 and fault != "node":
+        if len(flight.items) > 1 and fault != "node":
             # Nobody knows which of them it was: one by one it shows.
-            self._single.update((blueprint.key, "") for blueprint in flight.blueprints)
-            self._pending.extendleft(reversed(flight.blueprints))
+            self._single.update((item.key, "") for item in flight.items)
+            self._pending.extendleft(reversed(flight.items))
             return []
         seconds = time.monotonic() - flight.begun
         # How long it ran is known up to the last look alone: the caller may have been away since it died.
         late = flight.running and self._timeout is not None and flight.seen - flight.begun >= self._timeout
         finals: list[Outcome] = []
-        for blueprint in reversed(flight.blueprints):
+        for item in reversed(flight.items):
             log = str(error)[-LENGTH:]  # names node, process and how it ended
-            outcome = Outcome(blueprint.key, "failed", {}, reason, seconds, "", None, log=log, fault=fault)
+            outcome = Outcome(item.key, "failed", {}, reason, seconds, "", None, log=log, fault=fault)
             if late and fault == "crash":
-                outcome = Outcome(blueprint.key, "timeout", {}, timeout_reason(self._timeout), seconds, "", None)
-            finals += self._conclude(blueprint, outcome)
+                outcome = Outcome(item.key, "timeout", {}, timeout_reason(self._timeout), seconds, "", None)
+            finals += self._conclude(item, outcome)
         return finals
 
     def _look(self) -> None:
@@ -288,7 +288,7 @@ class RaySession(Session):
             if flight.barred and not self._cluster.slots(without=flight.barred):
                 self._remove(handle)  # Ray would let it wait for ever
                 ray.cancel(handle, force=True)
-                self._pending.extendleft(reversed(flight.blueprints))
+                self._pending.extendleft(reversed(flight.items))
             elif flight.running and self._timeout is not None:
                 late = now - flight.begun > 2 * CHUNK_SECONDS + self._timeout + 2 * GRACE
                 if late and handle in silent:

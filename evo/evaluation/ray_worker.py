@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from evo.blueprint import Blueprint
-from evo.evaluation.base import Job, Outcome, evaluate, unsendable
+from evo.evaluation.base import Job, Outcome, Work, evaluate, unsendable
 from evo.evaluation.calls import Answer, Calls
 
 GRACE = 2.0  # seconds between one layer of the timeout and the next
@@ -86,35 +85,33 @@ def _node() -> str:
     return f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:8]}"
 
 
-def evaluate_chunk(reference: Sequence[Any], blueprints: Sequence[Blueprint], patience: float) -> list[Outcome]:
+def evaluate_chunk(reference: Sequence[Any], items: Sequence[Work], patience: float) -> list[Outcome]:
     """Return the outcomes of candidates, evaluated one after the other.
 
     Args:
         reference: the stored job's reference alone in a list, so that Ray hands it over unresolved.
-        blueprints: the candidates; at least one.
+        items: the candidates; at least one.
         patience: seconds after which no other is begun: the outcomes are then those of the first few.
     """
     job: Job = _job(reference[0])
     outcomes: list[Outcome] = []
     end = time.monotonic() + patience
-    while len(outcomes) < len(blueprints) and not (outcomes and time.monotonic() > end):
+    while len(outcomes) < len(items) and not (outcomes and time.monotonic() > end):
         if job.timeout is not None:
             # Reaches code that holds the interpreter's lock, where no Python signal handler ever runs.
             faulthandler.dump_traceback_later(job.timeout + GRACE, exit=True)
         try:
-            outcomes.append(evaluate(job, blueprints[len(outcomes)], _node()))
+            outcomes.append(evaluate(job, items[len(outcomes)], _node()))
         finally:
             faulthandler.cancel_dump_traceback_later()
     return outcomes
 
 
-def announce_chunk(
-    reference: Sequence[Any], blueprints: Sequence[Blueprint], patience: float
-) -> Iterator[str | list[Outcome]]:
+def announce_chunk(reference: Sequence[Any], items: Sequence[Work], patience: float) -> Iterator[str | list[Outcome]]:
     """Yield STARTED as soon as the evaluation begins, then what `evaluate_chunk` returns."""
     _job(reference[0])
     yield STARTED
-    yield evaluate_chunk(reference, blueprints, patience)
+    yield evaluate_chunk(reference, items, patience)
 
 
 def call(reference: Sequence[Any], number: int) -> Answer:

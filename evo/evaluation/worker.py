@@ -25,7 +25,7 @@ READY = "ready"  # what a worker says once it has the job
 class Worker:
     """One process of its own, connected by a pipe; calls the job with what it is assigned, one item after the other.
 
-    Items are a `Job`'s blueprints, or those of `Calls`.
+    Items are the work of a `Job`, or those of `Calls`.
 
     Attributes:
         process: it.

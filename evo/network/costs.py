@@ -179,6 +179,10 @@ class CostModel:
         kept = self._kept(counts)
         return np.asarray(self._kernels * self._fan_in(kept) * self._outputs(kept))
 
+    def filters(self, counts: ArrayLike) -> IntArray:
+        """Return the output channels (features) of every layer: shape (…, L)."""
+        return np.asarray(self._outputs(self._kept(counts)))
+
     def bytes(self, counts: ArrayLike, bits: ArrayLike) -> IntArray:
         """Return the bytes of candidates whose layers have weights of fewer bits: shape (…).
 

@@ -25,6 +25,10 @@ def quantize(weight: Tensor, bits: int, dim: int = 0) -> tuple[Tensor, Tensor]:
     integer, ties to even. One bit keeps the sign, 0 counting as positive, and the scale is the channel's mean magnitude,
     which is closest in the least-squares sense (Rastegari et al. 2016, XNOR-Net, eq. 6). A channel of zeros stays zero.
 
+    >>> integers, scales = quantize(torch.tensor([[0.7, -0.2, 0.1]]), bits=4)
+    >>> integers.tolist(), round(scales.item(), 3)
+    ([[7, -2, 1]], 0.1)
+
     Args:
         weight: floating point, any shape with at least one dimension.
         bits: 1 to 32.

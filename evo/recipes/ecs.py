@@ -9,6 +9,7 @@ from evo.budget import Budget
 from evo.callbacks.base import Callback
 from evo.encodings.filter_bits import FilterBits
 from evo.evaluation import Evaluator
+from evo.fitness.cascade import Cascade
 from evo.fitness.subset_finetune import SubsetFineTune
 from evo.recipes.compression import FINETUNING, Compression, check_tuning, expect, tune
 from evo.run import Run
@@ -23,7 +24,7 @@ def ecs(
     task: Task,
     *,
     encoding: FilterBits | None = None,
-    fitness: SubsetFineTune | None = None,
+    fitness: SubsetFineTune | Cascade | None = None,
     algorithm: ECS | None = None,
     budget: Budget | None = None,
     evaluator: Evaluator | None = None,
@@ -49,7 +50,8 @@ def ecs(
     Args:
         task: network and data.
         encoding, fitness, algorithm, budget, evaluator, seeds, out, seed, max_evaluations, max_seconds, convergence, reuse,
-            callbacks, source: see `evo.search`; defaults are the paper's, scaled down.
+            callbacks, source: see `evo.search`; defaults are the paper's, scaled down. Of a cascade, the last fidelity is a
+            `SubsetFineTune`.
         finetuning: of the winner; default ten epochs.
         tries: individuals to fine-tune at most.
         on_epoch: of the fine-tuning, see `evo.training.train`.
@@ -58,7 +60,7 @@ def ecs(
         EvoError: what `evo.search` raises, or `evo.recipes.compression.tune`; wrong settings before any work.
     """
     encoding, fitness, finetuning = encoding or FilterBits(), fitness or SubsetFineTune(), finetuning or FINETUNING
-    expect("fitness", fitness, SubsetFineTune)
+    expect("fitness", fitness.fidelities[-1] if isinstance(fitness, Cascade) else fitness, SubsetFineTune)
     check_tuning(finetuning, tries, task)
     run = search(
         task,

@@ -1,1 +1,1 @@
-"""Tables, pictures and the live display."""
+"""Tables, pictures, pages and the live display."""

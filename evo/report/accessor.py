@@ -103,7 +103,7 @@ class RunPlots:
             SettingsError: there is no such convolution, or `tuned` is of another individual.
         """
         row = self._chosen(row)
-        network, blueprint = self._run.task.network, self._run.blueprint(row)
+        network, blueprint = self._run.network, self._run.blueprint(row)
         maps = network.channel_maps(blueprint)
         whole = network.build(network.full)
         convolutions = [name for name in maps if whole.get_parameter(f"{name}.weight").dim() == 4]

@@ -85,7 +85,7 @@ def plot_hypervolume(
         RunFolderError: nothing has succeeded yet.
     """
     curve = run.convergence(objectives, reference, ideal)
-    names = [column.removeprefix("best_") for column in curve if column.startswith("best_")]
+    names = [name.removeprefix("best_") for name in map(str, curve) if name.startswith("best_")]
     figure, axes = new_figure()
     draw_steps(axes, curve["evaluations"], curve["hypervolume"], color=PALETTE[0], linewidth=1.6)
     axes.set_ylim(bottom=0)

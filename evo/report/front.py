@@ -45,8 +45,8 @@ def plot_front(run: Run, x: str | None = None, y: str | None = None, chosen: Seq
     draw_front(
         axes, front, x, y, x_maximized=most[x], color=FRONT, text=f"Pareto front, {counted(len(front), 'point')}"
     )
-    for style, row in zip(line_styles(len(chosen)), chosen, strict=True):
-        mark(axes, run, row, x, y, style[0])
+    for row in chosen:
+        mark(axes, run, row, x, y)
     original = {name: int(value) for name, value in run.costs.costs(run.costs.sizes).items()}
     draw_original(axes, original, x, y)
     scale_axes(axes, x, y)
@@ -87,16 +87,16 @@ def draw_original(axes: Axes, original: Mapping[str, int], x: str, y: str) -> No
             draw(original[name], color="0.4", linestyle=":", linewidth=1, label=text)
 
 
-def mark(axes: Axes, run: Run, row: int, x: str, y: str, color: str = CHOSEN) -> None:
+def mark(axes: Axes, run: Run, row: int, x: str, y: str) -> None:
     """Mark an individual with a ring and its id.
 
     Raises:
         RunFolderError: there is no individual of this id, or it has no results.
     """
     record = succeeded(run, row)
-    axes.scatter(record[x], record[y], s=110, facecolors="none", edgecolors=color, linewidths=1.8, zorder=4)
+    axes.scatter(record[x], record[y], s=110, facecolors="none", edgecolors=CHOSEN, linewidths=1.8, zorder=4)
     axes.annotate(
-        f"id {row}", (record[x], record[y]), (7, 7), textcoords="offset points", color=color, fontsize=9, zorder=4
+        f"id {row}", (record[x], record[y]), (7, 7), textcoords="offset points", color=CHOSEN, fontsize=9, zorder=4
     )
 
 

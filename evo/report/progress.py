@@ -82,7 +82,8 @@ class ProgressDisplay(_Display, Callback):
         left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
         head = bar(generations(progress), share(progress))
         times = f"{duration(progress.seconds + since)} so far, {time_left(left)}"
-        return Group(head, *(Text(text) for text in (counts(progress), best(progress), times)))
+        texts = (counts(progress), progress.screening, best(progress), times)
+        return Group(head, *(Text(text) for text in texts if text))
 
 
 class TrainingDisplay(_Display):
@@ -128,8 +129,8 @@ def training_line(report: EpochReport) -> str:
 
 def line(progress: Progress) -> str:
     """Return the whole state in one line."""
-    parts = (generations(progress), counts(progress), best(progress), time_left(progress.seconds_left))
-    return "; ".join(parts)
+    parts = (generations(progress), counts(progress), progress.screening, best(progress))
+    return "; ".join([*filter(None, parts), time_left(progress.seconds_left)])
 
 
 def share(progress: Progress) -> float:
@@ -185,6 +186,8 @@ def generations(progress: Progress | RunStatus) -> str:
 def counts(progress: Progress | RunStatus) -> str:
     """Return how many candidates were evaluated, failed, looked up and rejected."""
     text = f"{progress.evaluated:,} evaluated, {progress.failed:,} failed, {progress.cached:,} looked up"
+    if progress.screened:
+        text += f", {progress.screened:,} screened out"
     if progress.reused:
         text += f", {progress.reused:,} measured by other runs"
     if progress.drawn:

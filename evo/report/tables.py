@@ -33,6 +33,24 @@ def front_table(run: Run, objectives: Sequence[str] | None = None, *, rows: int 
     return table
 
 
+def fidelity_table(run: Run) -> Table:
+    """Return what every fidelity of a cascade took and how well it ranks, see `Run.fidelities`."""
+    table = Table(title="Fidelities, from cheap to dear", title_justify="left")
+    columns = ("evaluations", "failed", "promoted", "mean time", "share of all time", "Spearman with the next")
+    for column in ("", "ranks by", *columns):
+        table.add_column(column, justify="right" if column in columns else "left")
+    for place, row in run.fidelities.iterrows():
+        promoted = "" if pd.isna(row["promoted"]) else f"{row['promoted']:,}"
+        known = not pd.isna(row["spearman"])
+        agreement = f"{row['spearman']:.2f} (of {row['compared']:,})" if known else ""
+        mean, share = (
+            ("", "") if pd.isna(row["share"]) else (f"{1000 * row['mean_seconds']:,.1f} ms", f"{row['share']:.0%}")
+        )
+        counts = (f"{row['evaluations']:,}", f"{row['failed']:,}", promoted)
+        table.add_row(f"{place} {row['name']}", row["objective"], *counts, mean, share, agreement)
+    return table
+
+
 def layer_table(layers: pd.DataFrame, title: str = "") -> Table:
     """Return ECS's columns of what `Run.layers` gives as a table for the terminal; bits and bytes if any layer is quantised."""
     shown = ["filters", "kept_filters", "weights", "kept_weights"]

@@ -29,8 +29,8 @@ COMPARED = ("params", "macs", "feature_maps", "peak_memory")
 
 def kept_shares(run: Run, rows: Sequence[int]) -> pd.DataFrame:
     """Return the share of channels that individuals keep of every coupling group, one row each, indexed by id."""
-    counts = np.array([run.counts(row) for row in rows]).reshape(len(rows), len(run.groups))
-    return pd.DataFrame(counts / run.costs.sizes, index=pd.Index(rows, name="id"), columns=list(run.groups))
+    counts, _ = run.structures()  # ids count from 0
+    return pd.DataFrame(counts[list(rows)] / run.costs.sizes, index=pd.Index(rows, name="id"), columns=list(run.groups))
 
 
 def plot_widths(run: Run, best: int = 10) -> Figure:

@@ -1,4 +1,4 @@
-"""Conformance tests for the parts of a search: subclass one, supply one pytest fixture, and run pytest.
+"""Conformance tests for the parts of a search: subclass one, supply one pytest fixture, and run pytest::
 
     class TestMyEncoding(evo.testing.EncodingContract):
         @pytest.fixture

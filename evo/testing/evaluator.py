@@ -15,9 +15,11 @@ import torch
 from evo.blueprint import Blueprint
 from evo.candidate import Candidate
 from evo.errors import DataError, EvaluatorError
-from evo.evaluation import Evaluator, Job, Outcome, evaluate
+from evo.evaluation import Evaluator, Job, Outcome, Screening, evaluate
 from evo.evaluation.base import DIED
-from evo.fitness.base import Fitness, Objective
+from evo.fitness.base import Fitness, Objective, measure
+from evo.fitness.cascade import Cascade
+from evo.fitness.zero_shot import ZeroShot
 from evo.task import Task
 from evo.testing.tasks import small_task
 
@@ -161,6 +163,19 @@ class EvaluatorContract:
             assert (outcome.worker != os.getpid()) == self.apart
             assert outcome.worker_memory is not None
             assert outcome.worker_memory > 2**20
+
+    def test_a_cascade_is_judged_by_the_fidelity_that_is_asked_for(
+        self, evaluator: Evaluator, task: Task, blueprints: list[Blueprint], tmp_path: Path
+    ) -> None:
+        """One session serves all fidelities in turn; a structure alone is judged by the last."""
+        fidelities = (ZeroShot(), ZeroShot(proxy="params"), _Judge({}, tmp_path))
+        cascade = Cascade(fidelities, promote=(1, 1))
+        with evaluator.open(Job(task, cascade, 5, evaluator.threads, evaluator.timeout)) as session:
+            for place, fidelity in enumerate(fidelities):
+                last = fidelity is fidelities[-1]
+                work = [each if last else Screening(each, place) for each in blueprints]
+                found = {outcome.key: outcome.objectives for outcome in session.run(work)}
+                assert found == {each.key: measure(fidelity, Candidate(task, each, 5)) for each in blueprints}
 
     def test_candidates_come_in_any_rhythm(
         self, evaluator: Evaluator, task: Task, blueprints: list[Blueprint], tmp_path: Path

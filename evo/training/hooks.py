@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class Hook:
     """Takes part in a training; every method does nothing unless it is overridden.
 
-    One object belongs to one training. `train(…, hooks=[…])` calls it; a loop of one's own does it like this:
+    One object belongs to one training. `train(…, hooks=[…])` calls it; a loop of one's own does it like this::
 
         hook.begin(model)
         for x, y in batches:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import evo
+from evo.callbacks import Callback
 
 Pair = tuple[Tensor, Tensor]
 
@@ -59,11 +60,16 @@ def taken(candidate: evo.Candidate) -> dict[str, float]:
     return {"seconds": 1.0}
 
 
+@evo.fitness(minimize="error")
+def rated(candidate: evo.Candidate) -> dict[str, float]:
+    return {"error": 0.5}
+
+
 class Wide(evo.FilterBits):
     pass
 
 
-class Told(evo.callbacks.Callback):
+class Told(Callback):
     def __init__(self, word: str = "told") -> None:
         self.word = word
 

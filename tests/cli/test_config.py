@@ -57,6 +57,16 @@ def test_overrides_and_out() -> None:
     assert read_config("run.toml", ["out=else"], out="here").out == Path("here")
 
 
+def test_rules_that_stop_a_search() -> None:
+    assert (read(GOOD).max_seconds, read(GOOD).convergence) == (None, None)
+    config = read(GOOD + "[convergence]\n", "max_seconds=90")
+    assert (config.max_seconds, config.convergence) == (90, evo.Convergence())
+    config = read(
+        GOOD, "convergence.generations=3", 'convergence.objectives=["score", "macs"]', "convergence.reference.macs=7"
+    )
+    assert config.convergence == evo.Convergence(generations=3, objectives=("score", "macs"), reference={"macs": 7.0})
+
+
 def test_parts_of_the_users_own() -> None:
     config = read(GOOD + '[encoding]\nname = "parts:Wide"\nmin_filters = 2\n')
     assert type(config.encoding).__name__ == "Wide"
@@ -81,6 +91,40 @@ def test_an_untrained_network_is_trained_the_same_way_every_time() -> None:
     assert first.network.digest() == read(text).make_task().network.digest()
     assert epochs == [1, 2]
     assert read(text, "seed=1").make_task().network.digest() != first.network.digest()
+
+
+CASCADE = """
+[[fitness.fidelities]]
+name = "zero_shot"
+[[fitness.fidelities]]
+name = "parts:judged"
+latency = { repeats = 20 }
+[[fitness.fidelities]]
+images = 10
+epochs = 0
+[fitness]
+name = "cascade"
+promote = [0.5, 0.3]
+"""
+
+
+def test_a_cascade_is_a_list_of_tables() -> None:
+    config = read(
+        TASK + CASCADE + '[algorithm]\nname = "random"\nevaluations = 6\nbatch = 3\n', "fitness.promote=[1, 1]"
+    )
+    assert isinstance(config.fitness, evo.Cascade)
+    first, second, third = config.fitness.fidelities
+    assert first == evo.ZeroShot()
+    assert [objective.name for objective in second.objectives] == ["score", "latency_ms"]
+    assert third == SubsetFineTune(images=10, epochs=0)
+    assert config.fitness.promote == (1, 1)
+    run = config.search(config.make_task())
+    assert run.fidelities["evaluations"].tolist() == [(~run.history["cached"]).sum()] * 3
+    resumed = resume_config(config.out)
+    assert isinstance(resumed.fitness, evo.Cascade)
+    assert resumed.fitness.describe() == config.fitness.describe()
+    again = resumed.search(resumed.make_task())
+    assert again.history.equals(run.history)
 
 
 def test_a_budget() -> None:

@@ -22,7 +22,38 @@ def read(text: str, *overrides: str) -> Config:
     return read_config("run.toml", overrides)
 
 
+CASCADE = TASK + '[fitness]\nname = "cascade"\n'
 BAD = {
+    "cascade without fidelities": (CASCADE, "run.toml: fitness.fidelities is missing; it has no default"),
+    "fidelities are no tables": (
+        CASCADE + 'fidelities = ["zero_shot"]\npromote = [0.5]\n',
+        "run.toml: fitness.fidelities: got ['zero_shot']; expected tables, e.g. [{name = \"zero_shot\"}, …]",
+    ),
+    "a setting of a fidelity": (
+        CASCADE + 'fidelities = [{name = "zero_shot"}, {images = 1}]\npromote = [0.5]\n',
+        "run.toml: fitness.fidelities.1.images: got 1; input should be greater than or equal to 2",
+    ),
+    "an unknown fidelity": (
+        CASCADE + 'fidelities = [{name = "zero_shoot"}, {}]\npromote = [0.5]\n',
+        "run.toml: fitness.fidelities.0.name: unknown fitness 'zero_shoot'; did you mean 'zero_shot'? "
+        "(your own is named as module:attribute)",
+    ),
+    "a fidelity without a name in words": (
+        CASCADE + "fidelities = [{name = 3}, {}]\npromote = [0.5]\n",
+        "run.toml: fitness.fidelities.0.name: got 3; expected a name or module:attribute",
+    ),
+    "a share too few": (
+        CASCADE + 'fidelities = [{name = "zero_shot"}, {images = 30}, {}]\npromote = [0.5]\n',
+        "promote takes one share per fidelity but the last: 2 for 3 fidelities, got 1",
+    ),
+    "a share of nothing": (
+        CASCADE + 'fidelities = [{name = "zero_shot"}, {}]\npromote = [0]\n',
+        "run.toml: fitness.promote.0: got 0; input should be greater than 0",
+    ),
+    "latency of a cascade": (
+        CASCADE + 'fidelities = [{name = "zero_shot"}, {}]\npromote = [0.5]\nlatency = {}\n',
+        "run.toml: fitness.latency: WithLatency: a Cascade is not measured as a whole; give its last fidelity the latency",
+    ),
     "not TOML": ("seed = \n", "run.toml: not valid TOML: invalid value (at line 1, column 8)"),
     "unknown key": ("sede = 1\n" + GOOD, "run.toml: sede: unknown setting 'sede'; did you mean 'seed'?"),
     "unknown table": (
@@ -100,6 +131,18 @@ BAD = {
         "run.toml: seeds[0].gammas.1: got 1.5; input should be less than 1",
     ),
     "seeds of no run": (GOOD + '[[seeds]]\nfrom = "run"\n', "run.toml: seeds[0].folder is missing; it has no default"),
+    "no time": (
+        "max_seconds = 0\n" + GOOD,
+        "run.toml: max_seconds: got 0; input should be greater than 0",
+    ),
+    "wrong convergence": (
+        GOOD + "[convergence]\ntolerance = 0\n",
+        "run.toml: convergence.tolerance: got 0; input should be greater than 0",
+    ),
+    "convergence of what is not there": (
+        GOOD + "[convergence]\nobjectives = ['scor']\n",
+        "run.toml: convergence: unknown objective 'scor'; did you mean 'score'?",
+    ),
     "no task": ("seed = 1\n", "run.toml: task is missing; it has no default"),
     "no data": ('[task]\nmodel = "lenet"\n', "run.toml: task.data is missing; it has no default"),
     "no table": ("task = 5\n", "run.toml: task: got 5; input should be a valid dictionary"),
@@ -223,7 +266,7 @@ BAD_WHEN_LOADED = {
     ),
     "factory raises": (
         GOOD.replace("parts:network", "parts:broken"),
-        "run.toml: task.model: parts:broken raised ZeroDivisionError: division by zero (parts.py, line 40)",
+        "run.toml: task.model: parts:broken raised ZeroDivisionError: division by zero (parts.py, line 41)",
     ),
     "wrong argument": (
         GOOD.replace("[fitness]", "model_args = { depth = 2 }\n[fitness]"),
@@ -239,7 +282,7 @@ BAD_WHEN_LOADED = {
     ),
     "data raise": (
         GOOD.replace("parts:data", "parts:broken"),
-        "run.toml: task.data: parts:broken raised ZeroDivisionError: division by zero (parts.py, line 40)",
+        "run.toml: task.data: parts:broken raised ZeroDivisionError: division by zero (parts.py, line 41)",
     ),
     "network of other data": (
         GOOD.replace("parts:data", "parts:three_channels"),

@@ -37,6 +37,8 @@ def test_types_and_defaults_are_said_in_words() -> None:
     assert said(": resources") == ("table", "")
     assert said(": closed_form") == ("table", "")
     assert said(": closed_form.alpha") == ("number ≥ 0, ≤ 1", "0.8")
+    assert said('"cascade": promote') == ("[number > 0, ≤ 1]", "required")
+    assert said('"cascade": fidelities') == ("[table]", "required")
     assert said("[budget]: params") == ("whole number or number", "")
 
 

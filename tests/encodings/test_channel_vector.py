@@ -182,6 +182,20 @@ def test_random_widths_are_uniform_in_their_logarithm() -> None:
     assert abs(below - np.log(45 / 4) / np.log(501 / 4)) < 0.03
 
 
+def test_random_networks_of_many_layers_are_small_and_large() -> None:
+    task = task_of("vgg16_cifar")
+    space = ChannelVector(initial="random", select="l1").bind(task, (1.0,))
+    widths = np.array([list(one) for one in space.initial(500, np.random.default_rng(0))])
+    costs = task.network.costs
+    params = costs.costs(widths, ["params"])["params"] / costs.costs(costs.sizes, ["params"])["params"]
+    rng = np.random.default_rng(0)
+    alone = np.array([rng.permutation(column) for column in widths.T]).T  # the same numbers, drawn layer by layer
+    independent = costs.costs(alone, ["params"])["params"] / costs.costs(costs.sizes, ["params"])["params"]
+    assert np.log(params).std() > 1.4 * np.log(independent).std()
+    assert np.quantile(params, 0.05) < 0.5 * np.quantile(independent, 0.05)
+    assert np.quantile(params, 0.95) > 1.5 * np.quantile(independent, 0.95)
+
+
 @pytest.mark.parametrize("which", range(3))
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), start=st.sampled_from(["start", "full", "least", "random"]))

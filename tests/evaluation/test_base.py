@@ -14,8 +14,8 @@ import torch
 
 import evo
 from evo.candidate import Candidate
-from evo.evaluation import Job, Outcome, evaluate
-from evo.evaluation.base import NODE_LOSSES, Fault, Tries
+from evo.evaluation import Job, Outcome, Screening, evaluate
+from evo.evaluation.base import NODE_LOSSES, Fault, Pace, Tries
 
 
 def outcome_of(
@@ -245,3 +245,20 @@ def test_an_error_of_any_kind_is_a_row(task: evo.Task) -> None:
     assert (outcome.status, outcome.fault) == ("failed", "error")
     assert outcome.reason.startswith("CancelledError: xxx")
     assert len(outcome.reason) < 700
+
+
+def test_the_pace_is_that_of_one_fidelity(task: evo.Task) -> None:
+    """What a formula takes says nothing of a training: a worker would be given many at once."""
+    full, pace = task.network.full, Pace()
+    pace.note(outcome_of(task, lambda: 0.25))
+    pace.expect([full])
+    known = pace.seconds
+    assert known is not None
+    pace.expect([])
+    assert pace.seconds == known
+    for work in ([Screening(full, 0)], [Screening(full, 1)], [full]):
+        pace.expect(work)
+        assert pace.seconds is None
+        pace.note(outcome_of(task, lambda: 0.25))
+        pace.expect(work)
+        assert pace.seconds is not None

@@ -161,7 +161,22 @@ def test_a_limit_on_evaluations(searched: Path, shell: Shell) -> None:
     assert limited.status == 0
     assert "stopped after generation 1 of 3: another generation would exceed max_evaluations = 5" in limited.out
     assert "to go on: evo resume run --set max_evaluations=…" in limited.out
-    assert "stopped 0.0 s ago: another generation would exceed" in shell("status", "run").out.replace("1.0 s", "0.0 s")
+    assert "s ago: another generation would exceed max_evaluations = 5; to continue: " in shell("status", "run").out
+    converged = shell(
+        "resume",
+        "run",
+        "--set",
+        "max_evaluations=100",
+        "--set",
+        "convergence.generations=1",
+        "--set",
+        "convergence.tolerance=1",
+    )
+    assert (
+        "stopped after generation 2 of 3: over 1 generation, the hypervolume of error, params has grown"
+        in converged.out
+    )
+    assert "to go on: evo resume run --set convergence.tolerance=…" in converged.out
     resumed = shell("resume", "run", "--set", "max_evaluations=100")
     assert (resumed.status, resumed.err) == (0, "")
     assert "training the network" not in resumed.out

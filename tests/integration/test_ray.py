@@ -268,6 +268,31 @@ class TestSameHistory:
         assert {row["generation"] for row in found} == {0, 1, 2}
 
 
+def test_a_cascade(digits_task: evo.Task, tmp_path: Path, rows: Rows, here: None) -> None:
+    """Every fidelity is judged by the cluster as it is in this process, though some take no time and some take long."""
+    fidelities: list[Fitness] = [
+        evo.ZeroShot(),
+        evo.SubsetFineTune(images=50, epochs=0),
+        evo.SubsetFineTune(images=100, batch_size=20),
+    ]
+    runs = [
+        evo.search(
+            digits_task,
+            encoding=evo.FilterBits(),
+            fitness=evo.Cascade(fidelities, promote=(0.5, 0.4)),
+            algorithm=evo.NSGA2(generations=3, population=16),
+            evaluator=evaluator,
+            out=tmp_path / name,
+            reuse=False,
+        )
+        for name, evaluator in (("here", evo.LocalEvaluator(workers=0)), ("ray", evo.RayEvaluator()))
+    ]
+    assert rows(tmp_path / "ray") == rows(tmp_path / "here")
+    numbers = [run.screenings.set_index(["fidelity", "key"])["objectives"].sort_index() for run in runs]
+    assert numbers[0].equals(numbers[1])
+    assert runs[1].screenings["node"].str.startswith(socket.gethostname() + "-").all()
+
+
 @pytest.mark.usefixtures("here")
 class TestSteadyState:
     """Candidates that come one by one."""

@@ -23,10 +23,15 @@ def result(digits_task: evo.Task, folder: Path) -> Compression:
     return compress(digits_task, folder, tries=3)
 
 
-def compress(task: evo.Task, folder: Path, tries: int) -> Compression:
+TUNED = evo.SubsetFineTune(images=200, batch_size=50)
+
+
+def compress(
+    task: evo.Task, folder: Path, tries: int, fitness: evo.SubsetFineTune | evo.Cascade = TUNED
+) -> Compression:
     return ecs(
         task,
-        fitness=evo.SubsetFineTune(images=200, batch_size=50),
+        fitness=fitness,
         algorithm=evo.ECS(generations=3, population=8),
         evaluator=evo.LocalEvaluator(workers=0),
         finetuning=RECIPE,
@@ -72,10 +77,21 @@ def test_every_network_that_was_tuned_is_kept(digits_task: evo.Task, result: Com
         assert evo.error_rate(model, digits_task.val) == result.tuned.loc[row, "error"]
 
 
+def test_the_fitness_may_be_the_end_of_a_cascade(digits_task: evo.Task, tmp_path: Path) -> None:
+    untuned = evo.SubsetFineTune(images=50, epochs=0)
+    found = compress(digits_task, tmp_path, 1, evo.Cascade([untuned, TUNED], promote=[0.3]))
+    assert found.id == found.run.best.name
+    assert found.run.generations["screened"].sum() > found.run.generations["evaluated"].sum()
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"fitness": evo.ScoreOfFrame()}, r"^fitness: expected a SubsetFineTune, got ScoreOfFrame$"),
+        (
+            {"fitness": evo.Cascade([evo.SubsetFineTune(), evo.ScoreOfFrame()], promote=[0.5])},
+            r"^fitness: expected a SubsetFineTune, got ScoreOfFrame$",
+        ),
         ({"tries": 0}, r"^tries: expected at least 1, got 0$"),
         ({"finetuning": Recipe(device="gpu")}, r"^finetuning\.device: 'gpu' cannot be used \(RuntimeError: "),
     ],

@@ -109,7 +109,7 @@ def test_filters_before_and_after(ecs_run: evo.Run) -> None:
     blueprint = ecs_run.blueprint(row)
     tuned = ecs_run.build(row)
     figure = ecs_run.plot.filters(row, "4", tuned)
-    original = ecs_run.task.network.build(ecs_run.task.network.full).get_parameter("4.weight").detach().numpy()
+    original = ecs_run.network.build(ecs_run.network.full).get_parameter("4.weight").detach().numpy()
     channel = int(np.flatnonzero(blueprint.masks["0"])[0])
     kept = np.flatnonzero(blueprint.masks["4"]).tolist()
     pictures = [pixels(axes) for axes in figure.axes]
@@ -125,7 +125,7 @@ def test_filters_before_and_after(ecs_run: evo.Run) -> None:
 def test_filters_that_cannot_be_drawn(ecs_run: evo.Run) -> None:
     with pytest.raises(SettingsError, match="unknown convolution '9'; known are: 0, 4"):
         ecs_run.plot.filters(layer="9")
-    whole = ecs_run.task.network.build(ecs_run.task.network.full)
+    whole = ecs_run.network.build(ecs_run.network.full)
     with pytest.raises(SettingsError, match="tuned: its 4 has 8 filters, that of id 2 keeps"):
         ecs_run.plot.filters(2, "4", whole)
     with pytest.raises(RunFolderError, match=r"open the run with its task: Run\(folder, task\)"):

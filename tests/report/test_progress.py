@@ -49,6 +49,11 @@ def test_a_budget_says_what_it_rejects() -> None:
     assert "; 1,034 evaluated, 2 failed, 12 looked up, 46% of 2,000 drawn rejected by the budget; " in line(state)
 
 
+def test_a_cascade_says_what_it_screens_out_and_where_it_is() -> None:
+    state = dataclasses.replace(STATE, screened=41, screening="fidelity 1 of 2 (zero_shot), 7 of 10 to go")
+    assert ", 12 looked up, 41 screened out; fidelity 1 of 2 (zero_shot), 7 of 10 to go; best fitness" in line(state)
+
+
 def test_before_the_first_result() -> None:
     state = dataclasses.replace(STATE, best=None, seconds_left=None)
     assert line(state).endswith("; no result yet; time left unknown")

@@ -29,6 +29,7 @@ def running() -> RunStatus:
         failed=3,
         reused=12,
         cached=16,
+        screened=0,
         per_minute=411.3,
         seconds_left=547,
         drawn=0,

@@ -18,7 +18,7 @@ from evo.report.plots import (
     plot_scores,
     save_figure,
 )
-from evo.report.tables import front_table, layer_table
+from evo.report.tables import fidelity_table, front_table, layer_table
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,30 @@ def test_a_long_front_is_thinned_to_its_ends_and_points_between(run: evo.Run) ->
     first, last = (str(front.index.tolist()[end]) for end in (0, -1))
     assert f"│{first}│" in text.replace(" ", "")
     assert f"│{last}│" in text.replace(" ", "")
+
+
+def test_fidelity_table_says_what_every_fidelity_was_good_for(task: evo.Task, tmp_path: Path) -> None:
+    untuned = evo.SubsetFineTune(images=60, epochs=0, batch_size=20)
+    run = evo.search(
+        task,
+        encoding=evo.FilterBits(),
+        fitness=evo.Cascade([evo.ZeroShot(), untuned, untuned.model_copy(update={"epochs": 1})], promote=(1, 0.7)),
+        algorithm=evo.RandomSearch(evaluations=10, batch=10),
+        evaluator=evo.LocalEvaluator(workers=0),
+        out=tmp_path / "run",
+    )
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(fidelity_table(run)).splitlines()]
+    shown = [cells for cells in lines if cells and cells[0][:1].isdigit()]
+    assert [cells[:5] for cells in shown] == [
+        ["1 zero_shot", "score", "10", "0", "10"],
+        ["2 subset_finetune", "fitness", "10", "0", "7"],
+        ["3 subset_finetune", "fitness", "7", "0", ""],
+    ]
+    table = run.fidelities
+    for cells, (_, row) in zip(shown, table.iterrows(), strict=True):
+        assert cells[5:7] == [f"{1000 * row['mean_seconds']:,.1f} ms", f"{row['share']:.0%}"]
+    assert shown[0][7] == f"{table['spearman'].iloc[0]:.2f} (of 10)"
+    assert shown[2][7] == ""
 
 
 def test_layer_table_shows_ratios(run: evo.Run) -> None:

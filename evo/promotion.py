@@ -1,0 +1,68 @@
+"""Which of the candidates that a fidelity has judged are the promising ones."""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def ranking(values: NDArray[np.float64], keys: Sequence[str]) -> list[int]:
+    """Return the rows of `values` from the best to the worst; among equals the key decides, the order of the rows never.
+
+    By a single column that is its order. By several, the first (a score) is traded against the others together (costs): the
+    next row is always the one that adds most to the hypervolume of those before it, over the ranks within the two, so that
+    scales play no part. However few are taken, they spread over the whole trade-off, and nobody comes before somebody who is
+    better in both. (Fronts and crowding, as NSGA-II sorts, put the two ends of the trade-off first, and of few places they
+    would take all.)
+
+    Args:
+        values: (N, M), all minimised.
+        keys: N names, all different.
+    """
+    score = _ranks(values[:, 0])
+    if values.shape[1] == 1:
+        return sorted(range(len(keys)), key=lambda row: (score[row], keys[row]))
+    cost = _ranks(np.sum([_ranks(column) for column in values.T[1:]], axis=0))
+    order: list[int] = []
+    left = set(range(len(keys)))
+    while left:
+        chosen = _greedy(score, cost, [(keys[row], row) for row in left])
+        order += chosen
+        left.difference_update(chosen)
+    return order
+
+
+def _ranks(column: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of every value among the different ones, from 0."""
+    return np.asarray(np.unique(column, return_inverse=True)[1], dtype=np.int64)
+
+
+def _greedy(score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tuple[str, int]]) -> list[int]:
+    """Return rows in the order in which each adds most area to what those before it dominate, while any adds some.
+
+    What a row adds only shrinks as others are chosen, so that most need not be looked at again (lazy greedy, Minoux 1978).
+    """
+    heights = np.full(score.max() + 1, cost.max() + 1)  # over every score, the lowest cost that is dominated
+    waiting: list[tuple[int, int, str, int]] = []
+    for key, row in rows:
+        gain = _gain(heights, score[row], cost[row])
+        heapq.heappush(waiting, (-gain, int(score[row] + cost[row]), key, row))
+    chosen = []
+    while waiting:
+        _, total, key, row = heapq.heappop(waiting)
+        gain = _gain(heights, score[row], cost[row])
+        entry = (-gain, total, key, row)
+        if waiting and entry > waiting[0]:
+            heapq.heappush(waiting, entry)
+        elif gain:
+            chosen.append(row)
+            np.minimum(heights[score[row] :], cost[row], out=heights[score[row] :])
+        else:
+            break
+    return chosen
+
+
+def _gain(heights: NDArray[np.int64], score: np.int64, cost: np.int64) -> int:
+    return int((heights[score:] - cost).clip(min=0).sum())
