@@ -98,7 +98,8 @@ def test_rows_and_generations_are_told_once_they_are_on_disk(task: evo.Task, fol
     for row in heard.rows:
         objectives = {"score", "50 % noise"} if row["status"] == "ok" else set()
         assert set(row) == {*COLUMNS, *COSTS} | objectives
-    pd.testing.assert_frame_equal(pd.DataFrame(heard.generations)[list(run.generations)], run.generations)
+    told = pd.DataFrame(heard.generations)[list(run.generations)]
+    pd.testing.assert_frame_equal(told.astype(run.generations.dtypes), run.generations)
     assert heard.events[0] == "start"
     assert heard.events[-1] == "end"
     assert heard.events.count("generation") == 3
