@@ -137,6 +137,7 @@ ORDER = (
     {"evo.folder", "evo.export", "evo.promotion", "evo.reuse", "evo.compare", "evo.seeds"},
     {"evo.callbacks", "evo.ledger", "evo.seeding", "evo.status"},
     {"evo.screening"},
+    {"evo.loop"},
     {"evo.search"},
     {"evo.recipes", "evo.testing"},
     {"evo.report"},

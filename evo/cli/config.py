@@ -4,38 +4,31 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from evo.algorithms import ALGORITHMS, Algorithm
 from evo.budget import Budget
-from evo.callbacks import CALLBACKS, Callback
+from evo.callbacks import Callback
+from evo.cli.parts import DEFAULTS, Table, callback_from, expected_name, fitness_from, part_from, seeds_from
 from evo.cli.task_source import TaskSource, TaskTable
 from evo.encodings.base import Encoding
 from evo.encodings.registry import ENCODINGS
 from evo.errors import RunFolderError, SettingsError
 from evo.evaluation import EVALUATORS, Evaluator
-from evo.fitness import FITNESSES, Cascade, Fitness, LatencySettings, WithLatency
+from evo.fitness import Fitness
 from evo.folder import check_place, search_document
-from evo.importing import add_to_path, call
-from evo.plugins import Registry
+from evo.importing import add_to_path
 from evo.recipes.compression import FINETUNING
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import check, search
 from evo.seeding import Seeds
-from evo.seeds import SEED_SOURCES, SeedSource
+from evo.seeds import SeedSource
 from evo.settings import Settings
 from evo.stopping import Convergence
 from evo.task import Task
 from evo.training import EpochReport, Recipe
-
-Table = Mapping[str, Any]
-Part = TypeVar("Part", bound=Settings)
-Made = TypeVar("Made", Fitness, Callback)
-
-DEFAULTS = {"encoding": "filter_bits", "fitness": "subset_finetune", "algorithm": "ecs", "evaluator": "local"}
-"""What a table stands for that gives no `name`."""
 
 
 class RunTable(Settings):
@@ -322,10 +315,10 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
     tables = {name: getattr(top, name) for name in DEFAULTS}
     for name, table in tables.items():
         if not isinstance(table.get("name", ""), str):
-            raise SettingsError(f"{where} {name}.name: {_expected_name(table['name'])}")
+            raise SettingsError(f"{where} {name}.name: {expected_name(table['name'])}")
     add_to_path([folder, Path.cwd()])
-    algorithm = _part(tables["algorithm"], f"{where} algorithm", ALGORITHMS, folder)
-    fitness = _fitness(tables["fitness"], f"{where} fitness", folder)
+    algorithm = part_from(tables["algorithm"], f"{where} algorithm", ALGORITHMS, folder)
+    fitness = fitness_from(tables["fitness"], f"{where} fitness", folder)
     try:
         algorithm.check(fitness.objectives)
     except SettingsError as error:
@@ -337,7 +330,7 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
     except SettingsError as error:
         raise SettingsError(f"{where} {error}") from None
     callbacks = tuple(
-        _callback(table, f"{where} callbacks[{index}]", folder) for index, table in enumerate(top.callbacks)
+        callback_from(table, f"{where} callbacks[{index}]", folder) for index, table in enumerate(top.callbacks)
     )
     found = TaskSource.find(task, f"{where} task", folder, base)
     source: dict[str, Any] = {
@@ -358,97 +351,17 @@ def _config(document: Table, where: str, folder: Path, out: Path, base: Path | N
         max_seconds=top.max_seconds,
         convergence=convergence,
         reuse=top.reuse,
-        encoding=_part(tables["encoding"], f"{where} encoding", ENCODINGS, folder),
+        encoding=part_from(tables["encoding"], f"{where} encoding", ENCODINGS, folder),
         fitness=fitness,
         algorithm=algorithm,
         budget=None if top.budget is None else Budget.parse(top.budget, f"{where} budget"),
-        evaluator=_part(tables["evaluator"], f"{where} evaluator", EVALUATORS, folder),
-        seeds=[_source(table, f"{where} seeds[{index}]", folder) for index, table in enumerate(top.seeds)],
+        evaluator=part_from(tables["evaluator"], f"{where} evaluator", EVALUATORS, folder),
+        seeds=[seeds_from(table, f"{where} seeds[{index}]", folder) for index, table in enumerate(top.seeds)],
         callbacks=callbacks,
         finetuning=finetuning,
         task=found,
         source=source,
     )
-
-
-def _part(table: Table, where: str, registry: Registry[type[Part]], folder: Path) -> Part:
-    """Return the encoding, algorithm or evaluator that a table describes."""
-    kind = registry.find(table.get("name", DEFAULTS[registry.kind]), f"{where}.name", folder)
-    return kind.parse({key: value for key, value in table.items() if key != "name"}, where)
-
-
-def _source(table: Table, where: str, folder: Path) -> SeedSource:
-    """Return the source of seeds that one of the tables [[seeds]] describes."""
-    name = table.get("from")
-    if not isinstance(name, str):
-        raise SettingsError(f"{where}: expected from = …, one of: {', '.join(SEED_SOURCES)}; got {name!r}")
-    kind = SEED_SOURCES.find(name, f"{where}.from", folder)
-    return kind.parse({key: value for key, value in table.items() if key != "from"}, where)
-
-
-def _fitness(table: Table, where: str, folder: Path) -> Fitness:
-    """Return the fitness that a table describes, with measured latency as one more objective if it says so."""
-    judge = _judge({key: value for key, value in table.items() if key != "latency"}, where, folder)
-    if "latency" not in table:
-        return judge
-    if not isinstance(table["latency"], dict):
-        raise SettingsError(
-            f"{where}.latency: got {table['latency']!r}; expected a table, e.g. latency = {{batch = 1}}"
-        )
-    settings = LatencySettings.parse(table["latency"], f"{where}.latency")
-    try:
-        return WithLatency(judge, **settings.to_dict())
-    except SettingsError as error:
-        raise SettingsError(f"{where}.latency: {error}") from None
-
-
-def _judge(table: Table, where: str, folder: Path) -> Fitness:
-    """Return the fitness that a table names: built in, a decorated function, an object, or a class with settings."""
-    name = table.get("name", DEFAULTS["fitness"])
-    found = FITNESSES.find(name, f"{where}.name", folder)
-    if found is Cascade:
-        return _cascade({key: value for key, value in table.items() if key != "name"}, where, folder)
-    return _made(found, name, table, where)
-
-
-def _callback(table: Table, where: str, folder: Path) -> Callback:
-    """Return the callback that a table names: built in, a class with settings, or an object."""
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise SettingsError(f"{where}.name: {_expected_name(name)}")
-    return _made(CALLBACKS.find(name, f"{where}.name", folder), name, table, where)
-
-
-def _made(found: type[Made] | Made, name: str, table: Table, where: str) -> Made:
-    """Return an object itself, or one of a class with the settings of a table."""
-    settings = {key: value for key, value in table.items() if key != "name"}
-    if not isinstance(found, type):
-        if settings:
-            raise SettingsError(f"{where}.{min(settings)}: {name} is complete as it is and takes no settings")
-        return found
-    if issubclass(found, Settings):
-        parsed: Made = found.parse(settings, where)
-        return parsed
-    made: Made = call(found, settings, name, where)
-    return made
-
-
-def _expected_name(found: object) -> str:
-    return f"got {found!r}; expected a name or module:attribute"
-
-
-def _cascade(settings: dict[str, Any], where: str, folder: Path) -> Cascade:
-    """Return the cascade that a table describes, whose fidelities are tables themselves."""
-    tables = settings.get("fidelities", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise SettingsError(f'{where}.fidelities: got {tables!r}; expected tables, e.g. [{{name = "zero_shot"}}, …]')
-    made = []
-    for place, table in enumerate(tables):
-        here = f"{where}.fidelities.{place}"
-        if not isinstance(table.get("name", ""), str):
-            raise SettingsError(f"{here}.name: {_expected_name(table['name'])}")
-        made.append(_fitness(table, here, folder))
-    return Cascade.parse({**settings, **({"fidelities": made} if "fidelities" in settings else {})}, where)
 
 
 def _continuing(config: Config) -> Config:

@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from evo.algorithms import ALGORITHMS
 from evo.budget import Budget
 from evo.callbacks import CALLBACKS
-from evo.cli.config import DEFAULTS, RunTable
+from evo.cli.config import RunTable
+from evo.cli.parts import DEFAULTS
 from evo.cli.task_source import TaskTable
 from evo.encodings.registry import ENCODINGS
 from evo.evaluation import EVALUATORS
