@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_the_terminal_is_given_back_when_a_search_fails() -> None:
     assert "\x1b[?25h" in stream.getvalue()  # the cursor is visible again
 
 
-def test_a_real_search_reports_to_it() -> None:
+def test_a_real_search_reports_to_it(folder: Path) -> None:
     console, stream = plain()
     with ProgressDisplay(console) as show:
         evo.search(
@@ -131,6 +132,7 @@ def test_a_real_search_reports_to_it() -> None:
             algorithm=evo.RandomSearch(evaluations=4, batch=2),
             evaluator=evo.LocalEvaluator(workers=0),
             callbacks=[show],
+            out=folder,
         )
     lines = stream.getvalue().splitlines()
     assert [text.split(" generations")[0] for text in lines] == ["0 of 2", "1 of 2", "2 of 2"]
