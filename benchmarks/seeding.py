@@ -15,11 +15,10 @@ Every row is compared with the search of the same seed that begins with nothing;
 difference over the seeds (Student's t). Evaluations of an earlier run are not counted: it was there anyhow. Those of
 `nothing` at more evaluations tell what they would have brought.
 
-Outputs: two tables and `benchmarks/results/seeding.json`. Searches are kept in `.cache/seeding`, and what is there is not done
-again: an interrupted benchmark goes on where it stopped.
+Outputs: two tables, `benchmarks/results/seeding_table.json` and `seeding_lenet.json`. Searches are kept in `.cache/seeding`, and
+what is there is not done again: an interrupted benchmark goes on where it stopped.
 
-Run: `python -m benchmarks.seeding` (about half an hour on one processor; `--table` for the first part alone, a few minutes;
-`--lenet` for the second).
+Run: `python -m benchmarks.seeding` (about ten minutes on one processor; `--only table` or `--only lenet` for one part).
 The table and the images are read from the folder `EVO_DATA`.
 """
 
@@ -60,12 +59,7 @@ TABLE_SEEDS, TABLE_CHECKPOINTS, TABLE_POPULATION = 10, (50, 100, 200), 50
 TABLE_BUDGETS = (0.3, 0.5)
 EARLIER = 200
 
-LENET_POPULATION = 20
-LENET: dict[str, dict[str, Any]] = {
-    "as cut": {"searches": 3, "after": (20, 40, 60, 100), "settings": {"epochs": 0}},
-}
-"""How candidates are judged, how many searches there are of every case, and after how many evaluations they are looked at."""
-
+LENET_SEEDS, LENET_CHECKPOINTS, LENET_POPULATION = 3, (20, 40, 60, 100), 20
 WORST = (0.9, 0.0)
 """Error, and log₁₀ of the share of the parameters, at which the hypervolume is 0; it is 1 at no error and 10⁻³ of them."""
 
@@ -227,49 +221,47 @@ class LeNetSearch:
         self.task = workshop.task
         self.params = self.task.network.cost_of(self.task.network.full)["params"]
 
-    def search(self, judged: str, name: str, seed: int, seeds: Sequence[Seed] = (), *, other: bool = False) -> evo.Run:
+    def search(self, name: str, seed: int, seeds: Sequence[Seed] = (), *, other: bool = False) -> evo.Run:
         """Search, or return what was found; an `other` search varies channel numbers, and has other objectives."""
-        plan = LENET[judged]
         return evo.search(
             self.task,
             encoding=evo.ChannelVector(initial="random") if other else evo.FilterBits(),
             fitness=evo.SubsetFineTune(
-                images=250, val_images=500, compare_by=("error", "macs" if other else "params"), **plan["settings"]
+                epochs=0, images=250, val_images=500, compare_by=("error", "macs" if other else "params")
             ),
             algorithm=NSGA2(generations=99, population=LENET_POPULATION),
             evaluator=HERE,
             seeds=seeds,
-            out=CACHE / "lenet" / f"{judged}, {name}, {seed}",
+            out=CACHE / "lenet" / f"{name}, {seed}",
             seed=seed,
-            max_evaluations=plan["after"][-1],
+            max_evaluations=LENET_CHECKPOINTS[-1],
             reuse=False,
         )
 
-    def volumes(self, run: evo.Run, checkpoints: Sequence[int]) -> list[float]:
+    def volumes(self, run: evo.Run) -> list[float]:
         """Return the share of the hypervolume at every checkpoint."""
         rows = run.history
         rows = rows[~rows["cached"]]
         points = np.column_stack([rows["error"], np.maximum(np.log10(rows["params"] / self.params), -3)])
-        return [float(hypervolume(points[:count], np.array(WORST)) / (WORST[0] * 3)) for count in checkpoints]
+        return [hypervolume(points[:count], np.array(WORST)) / (WORST[0] * 3) for count in LENET_CHECKPOINTS]
 
-    def rows(self, judged: str) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """Return the figures of all cases."""
         figures: dict[str, list[list[float]]] = {}
-        for seed in range(LENET[judged]["searches"]):
-            earlier = self.search(judged, "earlier", 1000 + seed, other=True).folder
+        for seed in range(LENET_SEEDS):
+            earlier = self.search("earlier", 1000 + seed, other=True).folder
             cases: dict[str, Sequence[Seed]] = {
                 NOTHING: (),
                 "importance matrix": [FromImportanceMatrix(gammas=SHARES)],
                 "OCNNA": [FromOCNNA(k=tuple(100 * share for share in SHARES), images=250)],
                 "magnitude": [FromMagnitude(ratios=SHARES)],
-                "earlier run": [FromRun(folder=earlier, most=len(SHARES))],
+                "earlier run": [FromRun(folder=str(earlier), most=len(SHARES))],
             }
             for name, seeds in cases.items():
-                run = self.search(judged, name, seed, seeds)
-                figures.setdefault(name, []).append(self.volumes(run, LENET[judged]["after"]))
+                figures.setdefault(name, []).append(self.volumes(self.search(name, seed, seeds)))
         reference = np.array(figures[NOTHING])
         return [
-            {"fitness": judged, "seeds": name, **Case(np.array(own), reference).row()} for name, own in figures.items()
+            {"network": "LeNet", "seeds": name, **Case(np.array(own), reference).row()} for name, own in figures.items()
         ]
 
 
@@ -289,25 +281,21 @@ def shown(title: str, rows: Sequence[dict[str, Any]], first: str, checkpoints: S
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="the first part alone; writes nothing")
-    parser.add_argument("--lenet", action="store_true", help="the second part alone; writes nothing")
+    parser.add_argument("--only", choices=("table", "lenet"), help="one of the two parts; default both")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=160)
-    results: dict[str, Any] = {}
-    if not options.lenet:
+    if options.only != "lenet":
         rows = TableSearch().rows()
-        results["table"] = {"searches": TABLE_SEEDS, "after": TABLE_CHECKPOINTS, "regret": rows}
+        write_results("seeding_table", {"searches": TABLE_SEEDS, "after": TABLE_CHECKPOINTS, "regret": rows})
         console.print(shown("Regret, points of accuracy", rows, "budget", TABLE_CHECKPOINTS, 1))
-    if not options.table:
+    if options.only != "table":
         lenet = LeNetSearch(console)
-        results["lenet"] = {"base": {"val_accuracy": lenet.accuracy, "params": lenet.params}}
-        for judged, plan in LENET.items():
-            rows = lenet.rows(judged)
-            results["lenet"][judged] = {**plan, "hypervolume": rows}
-            console.print(shown("Share of the hypervolume, per cent", rows, "fitness", plan["after"], 100))
-    if len(results) == 2:
-        console.print(f"written to {write_results('seeding', results)}")
+        base = {"val_accuracy": lenet.accuracy, "params": lenet.params}
+        rows = lenet.rows()
+        found = {"base": base, "searches": LENET_SEEDS, "after": LENET_CHECKPOINTS, "hypervolume": rows}
+        write_results("seeding_lenet", found)
+        console.print(shown("Share of the hypervolume, per cent", rows, "network", LENET_CHECKPOINTS, 100))
 
 
 if __name__ == "__main__":
