@@ -27,7 +27,7 @@ are read from the folder `EVO_DATA`.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -218,8 +218,9 @@ METHODS: dict[str, Method] = {
     "pymoo NSGA2, evo's start": by_pymoo(from_evo=True),
     "Optuna NSGAIISampler": by_optuna,
     "random, even": by_chance,
-    "evo FGA, one number": by_evo(evo.FGA(population=POPULATION, generations=MANY), scalar=True),
-    "evo ECS, one number": by_evo(evo.ECS(population=POPULATION, generations=MANY), scalar=True),
+    # Once they agree, they propose little or nothing new: they may give up before their evaluations are used up.
+    "evo FGA, one number": by_evo(evo.FGA(population=POPULATION, generations=100), scalar=True),
+    "evo ECS, one number": by_evo(evo.ECS(population=POPULATION, generations=100), scalar=True),
 }
 
 
@@ -285,10 +286,16 @@ def lenet_problem(evaluations: int, console: Console) -> Problem:
     )
 
 
-def compare(problem: Problem, seeds: int, console: Console) -> dict[str, Any]:
-    """Let every method search, print a table, and return the figures."""
+def compare(problem: Problem, seeds: int, console: Console) -> Iterator[dict[str, Any]]:
+    """Let every method search, print a table in the end, and yield the figures so far after each."""
     shown = Table("method", *(f"after {count}" for count in problem.checkpoints), "proposed", title=problem.name)
-    rows = []
+    figures: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "population": POPULATION,
+        "evaluations": problem.checkpoints,
+        "seeds": seeds,
+        "rows": [],
+    }
     for name, method in METHODS.items():
         curves, proposed = [], []
         for seed in range(seeds):
@@ -303,7 +310,7 @@ def compare(problem: Problem, seeds: int, console: Console) -> dict[str, Any]:
         cells = [f"{mean:.2%} ± {width:.2%}" for mean, width in zip(means, half, strict=True)]
         shown.add_row(name, *cells, f"{np.mean(proposed):.0f}")
         console.print(f"{problem.name}: {name}: {', '.join(cells)}")
-        rows.append(
+        figures["rows"].append(
             {
                 "method": name,
                 "hypervolume": means.tolist(),
@@ -312,14 +319,8 @@ def compare(problem: Problem, seeds: int, console: Console) -> dict[str, Any]:
                 "seeds": curves,
             }
         )
+        yield figures
     console.print(shown)
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "population": POPULATION,
-        "evaluations": problem.checkpoints,
-        "seeds": seeds,
-        "rows": rows,
-    }
 
 
 def main() -> None:
@@ -334,14 +335,13 @@ def main() -> None:
     console = Console(width=160)
     path = RESULTS / "front_quality.json"
     problems = json.loads(path.read_text())["problems"] if path.exists() else {}
-    if options.only != "lenet":
-        for problem in table_problems():
-            problems[problem.name] = compare(problem, options.seeds, console)
-            write_results("front_quality", {"problems": problems})
+    chosen = [] if options.only == "lenet" else [(problem, options.seeds) for problem in table_problems()]
     if options.only != "table":
-        problem = lenet_problem(options.lenet_evaluations, console)
-        problems[problem.name] = compare(problem, options.lenet_seeds, console)
-        write_results("front_quality", {"problems": problems})
+        chosen.append((lenet_problem(options.lenet_evaluations, console), options.lenet_seeds))
+    for problem, seeds in chosen:
+        for figures in compare(problem, seeds, console):
+            problems[problem.name] = figures
+            write_results("front_quality", {"problems": problems})
     console.print(f"written to {path}")
 
 

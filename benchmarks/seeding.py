@@ -15,8 +15,8 @@ Every row is compared with the search of the same seed that begins with nothing;
 difference over the seeds (Student's t). Evaluations of an earlier run are not counted: it was there anyhow. Those of
 `nothing` at more evaluations tell what they would have brought.
 
-Outputs: two tables, `benchmarks/results/seeding_table.json` and `seeding_lenet.json`. Searches are kept in `.cache/seeding`, and
-what is there is not done again: an interrupted benchmark goes on where it stopped.
+Outputs: two tables, `benchmarks/results/seeding_table.json` and `seeding_lenet.json`. Searches are kept in `.cache/seeding`,
+and what is there is not done again: an interrupted benchmark goes on where it stopped.
 
 Run: `python -m benchmarks.seeding` (about ten minutes on one processor; `--only table` or `--only lenet` for one part).
 The table and the images are read from the folder `EVO_DATA`.
