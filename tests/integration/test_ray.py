@@ -167,6 +167,7 @@ class TestCluster:
         assert finish(folder, "ray:auto", **environment) == ""
         assert rows(folder) == expected
 
+    @pytest.mark.slow
     def test_address_in_the_environment(
         self, cluster: dict[str, str], folder: Path, finish: Finish, rows: Rows, expected: list[dict[str, Any]]
     ) -> None:
