@@ -21,13 +21,13 @@ population and once from evo's; Optuna's integers are even or, for LeNet, logari
 Outputs: a table and `benchmarks/results/front_quality.json`. What was measured of LeNets is kept in `.cache/`: run again, or
 with more seeds or evaluations, it goes on from there.
 
-Run: `python -m benchmarks.front_quality` (half an hour on one processor; `--only table` takes some minutes). Table and MNIST
-are read from the folder `EVO_DATA`.
+Run: `python -m benchmarks.front_quality` (about an hour on one processor; `--only` and `--method` take a part of it, and leave
+the other results). Table and MNIST are read from the folder `EVO_DATA`.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -286,17 +286,18 @@ def lenet_problem(evaluations: int, console: Console) -> Problem:
     )
 
 
-def compare(problem: Problem, seeds: int, console: Console) -> Iterator[dict[str, Any]]:
-    """Let every method search, print a table in the end, and yield the figures so far after each."""
-    shown = Table("method", *(f"after {count}" for count in problem.checkpoints), "proposed", title=problem.name)
-    figures: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "population": POPULATION,
-        "evaluations": problem.checkpoints,
-        "seeds": seeds,
-        "rows": [],
-    }
-    for name, method in METHODS.items():
+def compare(
+    problem: Problem, methods: Sequence[str], seeds: int, before: Mapping[str, Any], console: Console
+) -> Iterator[dict[str, Any]]:
+    """Let these methods search, print a table in the end, and yield the figures so far after each.
+
+    Rows of other methods stay as they were, if they are of as many seeds and evaluations.
+    """
+    plan = {"population": POPULATION, "evaluations": list(problem.checkpoints), "seeds": seeds}
+    comparable = {name: before.get(name) for name in plan} == plan
+    rows = {row["method"]: row for row in before["rows"]} if comparable else {}
+    for name in methods:
+        method = METHODS[name]
         curves, proposed = [], []
         for seed in range(seeds):
             measured = Measured(problem)
@@ -308,25 +309,28 @@ def compare(problem: Problem, seeds: int, console: Console) -> Iterator[dict[str
         means = np.mean(curves, 0)
         half = stats.t.ppf(0.975, seeds - 1) * np.std(curves, 0, ddof=1) / seeds**0.5
         cells = [f"{mean:.2%} ± {width:.2%}" for mean, width in zip(means, half, strict=True)]
-        shown.add_row(name, *cells, f"{np.mean(proposed):.0f}")
         console.print(f"{problem.name}: {name}: {', '.join(cells)}")
-        figures["rows"].append(
-            {
-                "method": name,
-                "hypervolume": means.tolist(),
-                "interval": half.tolist(),
-                "proposed": float(np.mean(proposed)),
-                "seeds": curves,
-            }
-        )
-        yield figures
+        rows[name] = {
+            "method": name,
+            "hypervolume": means.tolist(),
+            "interval": half.tolist(),
+            "proposed": float(np.mean(proposed)),
+            "seeds": curves,
+        }
+        date = datetime.now(UTC).date().isoformat()
+        yield {"date": date, **plan, "rows": [rows[name] for name in METHODS if name in rows]}
+    shown = Table("method", *(f"after {count}" for count in problem.checkpoints), "proposed", title=problem.name)
+    for name, row in rows.items():
+        cells = [f"{mean:.2%} ± {width:.2%}" for mean, width in zip(row["hypervolume"], row["interval"], strict=True)]
+        shown.add_row(name, *cells, f"{row['proposed']:.0f}")
     console.print(shown)
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("table", "lenet"), help="one of the problems; the other's results stay")
+    parser.add_argument("--only", choices=("error, params", "error, params, macs", "lenet"), help="one problem")
+    parser.add_argument("--method", action="append", choices=METHODS, help="one of them; repeatable; default all")
     parser.add_argument("--seeds", type=int, default=20, help="on the table")
     parser.add_argument("--lenet-seeds", type=int, default=3)
     parser.add_argument("--lenet-evaluations", type=int, default=80, help="per seed and method")
@@ -335,11 +339,13 @@ def main() -> None:
     console = Console(width=160)
     path = RESULTS / "front_quality.json"
     problems = json.loads(path.read_text())["problems"] if path.exists() else {}
-    chosen = [] if options.only == "lenet" else [(problem, options.seeds) for problem in table_problems()]
-    if options.only != "table":
+    chosen = [(problem, options.seeds) for problem in table_problems()]
+    chosen = [pair for pair in chosen if options.only in (None, pair[0].name.removeprefix("table: "))]
+    if options.only in (None, "lenet"):
         chosen.append((lenet_problem(options.lenet_evaluations, console), options.lenet_seeds))
     for problem, seeds in chosen:
-        for figures in compare(problem, seeds, console):
+        before = problems.get(problem.name, {})
+        for figures in compare(problem, options.method or list(METHODS), seeds, before, console):
             problems[problem.name] = figures
             write_results("front_quality", {"problems": problems})
     console.print(f"written to {path}")
