@@ -19,7 +19,7 @@ from evo.convergence import convergence
 from evo.errors import RunFolderError
 from evo.fidelities import fidelity_table
 from evo.fitness.base import Objective
-from evo.front import Box, Criteria, non_dominated, trade_off
+from evo.front import Box, Criteria, Values, non_dominated, trade_off
 from evo.history import History
 from evo.network import COSTS, CostModel, Network
 from evo.network.costs import UNITS
@@ -181,8 +181,8 @@ class Run:
             SettingsError: an unknown name, or a value that is no finite number.
             RunFolderError: nothing has succeeded yet.
         """
-        criteria, box = self._boxed(objectives, reference, ideal)
-        return box.hypervolume(criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float)))
+        _, values, box = self._boxed(self.history, objectives, reference, ideal)
+        return box.hypervolume(values)
 
     def convergence(
         self,
@@ -197,7 +197,9 @@ class Run:
 
         Args and Raises: see `hypervolume`.
         """
-        return convergence(self.history, *self._boxed(objectives, reference, ideal))
+        history = self.history
+        criteria, _, box = self._boxed(history, objectives, reference, ideal)
+        return convergence(history, criteria, box)
 
     @cached_property
     def plot(self) -> "RunPlots":
@@ -207,15 +209,16 @@ class Run:
 
     def _boxed(
         self,
+        history: pd.DataFrame,
         objectives: str | Sequence[str] | None,
         reference: Mapping[str, float] | None,
         ideal: Mapping[str, float] | None,
-    ) -> tuple[Criteria, Box]:
-        """Return what a hypervolume is taken of, and the box to see it in."""
+    ) -> tuple[Criteria, Values, Box]:
+        """Return what a hypervolume is taken of, what was measured of it, minimised, and the box to see it in."""
         criteria = Criteria.of_volume(self.objectives, objectives)
-        values = criteria.minimised(self._measured()[criteria.names].to_numpy(dtype=float))
+        values = criteria.minimised(self._succeeded(history)[criteria.names].to_numpy(dtype=float))
         original = {name: int(value) for name, value in self.costs.costs(self.costs.sizes).items()}
-        return criteria, criteria.box(values, original, reference, ideal)
+        return criteria, values, criteria.box(values, original, reference, ideal)
 
     def _measured(self) -> pd.DataFrame:
         return self._succeeded(self.history)
