@@ -32,7 +32,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("mlp", "lenet", "regression")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="problems")
+    parser.add_argument("--threshold", type=float, help="of the appraisal, in place of its default; named in the file")
     parser.add_argument("--quick", action="store_true", help="a minute or two that only show that it runs")
     parser.add_argument(
         "--out", type=Path, help="folder for the results; default benchmarks/results, with --quick the cache"
@@ -353,6 +354,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     plan, console = QUICK if options.quick else FULL, Console(width=150)
+    suffix = "" if len(options.only) == len(names) else f"_{'_'.join(options.only)}"
+    suffix += "" if options.threshold is None else f"_threshold_{options.threshold:g}"
+    if options.threshold is not None:
+        plan = replace(plan, appraisal=Appraisal(**{**plan.appraisal.to_dict(), "threshold": options.threshold}))
     out = options.out or (CACHE if options.quick else RESULTS)
     results: dict[str, Any] = {}
     every: dict[str, Any] = {}
@@ -363,13 +368,12 @@ def main() -> None:
             runs.append(made)
             if name.startswith("LeNet") and seed == plan.seeds[0]:
                 out.mkdir(parents=True, exist_ok=True)
-                plot_appraisals(appraised.history).savefig(out / "synaptic_lenet.png", dpi=120)
+                plot_appraisals(appraised.history).savefig(out / f"synaptic{suffix}.png", dpi=120)
         results[name] = summary(runs)
         every[name] = [{way: one.figures() for way, one in run.items()} for run in runs]
         show({name: results[name]}, console)
     described = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in vars(plan).items()}
     content = {"question": (__doc__ or "").splitlines()[0], "plan": described, "results": results, "runs": every}
-    suffix = "" if len(options.only) == len(names) else f"_{'_'.join(options.only)}"
     console.print(f"written to {write_results(f'synaptic{suffix}', content, folder=out)}")
 
 
