@@ -6,7 +6,8 @@ as many as the closed form has then; bytes count bits and scales. Compared are
 
 - `baseline`, fine-tuned with the recipe of all others: what tuning alone adds is no merit of a policy;
 - `uniform`: every layer loses the same share of its filters and has the same bits, as many as the closed form has on
-  average, rounded; with other bits, too (`uniform, 4 bits` and `uniform, 8 bits`), lest the comparison hang on that choice;
+  average, rounded; with other bits, too (`uniform, 4 bits` and `uniform, 8 bits`, not with `--small`), lest the comparison
+  hang on that choice;
 - `closed form`: AdaLayerNet eq. 1 to 6, from the measured contributions of the layers;
 - `evolved`: NSGA-II over error, bytes and multiply-accumulates from the closed form on; of the individuals with neither more
   bytes nor more operations than the closed form, the most accurate ones after a short tuning are fine-tuned.
@@ -61,6 +62,7 @@ class Plan:
 
     Attributes:
         share: of the baseline's bytes that is left.
+        uniform_bits: of further uniform policies.
         base, recipe: training of the base network, and every fine-tuning.
         fitness, search: of the evolution.
         tries: evolved individuals that are fine-tuned with the first seed, to find the one to compare.
@@ -69,6 +71,7 @@ class Plan:
     """
 
     share: float = 0.165
+    uniform_bits: tuple[int, ...] = (4, 8)
     base: Settings = field(
         default_factory=lambda: {**AUGMENTED, "epochs": 20, "lr": 0.1, "schedule": "onecycle", "dtype": "bfloat16"}
     )
@@ -89,11 +92,11 @@ def small(plan: Plan) -> Plan:
     return replace(
         plan,
         base={**plan.base, "epochs": 12, "dtype": "float32"},
-        recipe={**plan.recipe, "epochs": 4, "dtype": "float32"},
+        uniform_bits=(),
+        recipe={**plan.recipe, "epochs": 2, "dtype": "float32"},
         fitness={**plan.fitness, "images": 1500},
         search={"generations": 8, "population": 12},
         tries=2,
-        seeds=(0, 1),
         images=12_000,
     )
 
@@ -184,7 +187,10 @@ class Comparison:
         closed = self.measured("closed form", structure, models)
         self.budget = evo.Budget(bytes=closed.costs["bytes"])
         mean = round(closed.bits)
-        for name, bits in {"uniform": mean, "uniform, 4 bits": 4, "uniform, 8 bits": 8}.items():
+        for name, bits in {
+            "uniform": mean,
+            **{f"uniform, {bits} bits": bits for bits in self.plan.uniform_bits},
+        }.items():
             tuned = [
                 uniform_compression(self.task, bits=bits, budget=self.budget, **self.common(name, seed))
                 for seed in seeds
@@ -238,7 +244,7 @@ class Comparison:
 
     def draw(self, name: str, layers: Any) -> None:
         """Draw the pictures of a policy, and print its table."""
-        stem = f"adalayer_{name.replace(' ', '_')}"
+        stem = f"adalayer_{name.replace(' ', '_')}" + ("" if self.plan.share == Plan.share else f"_{self.plan.share:g}")
         folder = self.folder if self.plan.images == quick(self.plan).images else RESULTS
         folder.mkdir(parents=True, exist_ok=True)
         for kind, plot in (("ribbon", plot_ribbon), ("fingerprint", plot_fingerprint), ("layers", plot_layers)):
@@ -284,10 +290,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--small", action="store_true", help="what a processor can do in two hours")
     parser.add_argument("--quick", action="store_true", help="two minutes that prove nothing; writes no results")
+    parser.add_argument(
+        "--share", type=float, help="of the bytes that is left, in place of the paper's; named in the file"
+    )
     parser.add_argument("--seeds", type=int, help="of every fine-tuning, in place of the plan's")
     options = parser.parse_args()
     plan = quick(Plan()) if options.quick else small(Plan()) if options.small else Plan()
     plan = plan if options.seeds is None else replace(plan, seeds=tuple(range(options.seeds)))
+    plan = plan if options.share is None else replace(plan, share=options.share)
     console = Console(width=150)
     CACHE.mkdir(parents=True, exist_ok=True)
     data = load_cifar10(data_folder())
@@ -305,7 +315,8 @@ def main() -> None:
         "paper": PAPER,
     }
     if not options.quick:
-        console.print(f"written to {write_results('adalayer_cifar10' + ('_small' if options.small else ''), results)}")
+        suffix = ("_small" if options.small else "") + ("" if options.share is None else f"_share_{options.share:g}")
+        console.print(f"written to {write_results(f'adalayer_cifar10{suffix}', results)}")
 
 
 if __name__ == "__main__":

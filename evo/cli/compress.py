@@ -154,6 +154,10 @@ def read_method(
                 f"--method {name}: its {part} is {' or '.join(kind.__name__ for kind in kinds)}, got {type(given).__name__}; "
                 "to combine parts freely: evo search"
             )
+    if config.seeds and "seeds" not in method.parts:
+        raise SettingsError(
+            f"--method {name}: it begins with structures of its own and takes no [[seeds]]; leave them out, or use evo search"
+        )
     check_tuning(config.finetuning or FINETUNING)
     return method, config
 

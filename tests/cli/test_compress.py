@@ -122,6 +122,12 @@ def test_the_percentiles_of_ocnna_are_an_option(place: Path) -> None:
             "--method adalayer: its algorithm is RandomSearch or NSGA2, got ECS; to combine parts freely: evo search",
         ),
         (
+            "adalayer",
+            [*TASK, 'seeds=[{from="magnitude"}]'],
+            None,
+            "--method adalayer: it begins with structures of its own and takes no [[seeds]]; leave them out, or use evo search",
+        ),
+        (
             "fnp",
             [*TASK, "finetuning.epoch=3"],
             None,
