@@ -11,6 +11,9 @@ _BLOCK = 512
 _DIGITS = 11
 """Distances are compared to this many decimals of the largest: rounding must not decide between equal filters."""
 
+_MEAN_DIGITS = 9
+"""Logarithms of mean similarities likewise, to fewer: they are sums of exponentials of distances."""
+
 
 def reciprocal_order(vectors: FloatArray) -> NDArray[np.int64]:
     """Return filters in the order in which FNP keeps them: the first m are its choice of m, for every m.
@@ -47,6 +50,7 @@ def reciprocal_order(vectors: FloatArray) -> NDArray[np.int64]:
         similar -= 0.5 * _log_sum(2 * similar, axis=1)[:, None]
         similar[np.arange(len(rows)), rows] = -np.inf
         mean = np.logaddexp(mean, _log_sum(similar, axis=0))
+    mean = np.round(mean / max(unit, 1.0), _MEAN_DIGITS)
     return np.lexsort((np.arange(count), -mean, worst))
 
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evo.importance.filters import FloatArray
@@ -30,8 +30,11 @@ def literal(vectors: FloatArray, count: int) -> list[int]:
     if len(common) == count:
         return sorted(common)
 
-    def mean(mine: int) -> Decimal:
-        return sum((scaled[other][mine] for other in range(number) if other != mine), Decimal(0))
+    unit = max(1.0, *(float((vector**2).sum()) for vector in vectors - vectors.mean(0)))
+
+    def mean(mine: int) -> float:
+        logarithm = sum((scaled[other][mine] for other in range(number) if other != mine), Decimal(0)).ln()
+        return round(float(logarithm) / unit, 9)
 
     new = sorted(common - previous, key=lambda mine: (-mean(mine), mine))
     return sorted([*previous, *new[: count - len(previous)]])
@@ -41,6 +44,7 @@ def drawn(seed: int, number: int, length: int, scale: float) -> FloatArray:
     return np.random.default_rng(seed).normal(0, scale, (number, length))
 
 
+@example(24615, 9, 3, 30.0)  # two filters that are each other's only neighbours: equal but for 17 digits
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.integers(1, 6), st.sampled_from([0.01, 0.3, 1.0, 3.0, 30.0]))
 def test_prefixes_are_what_growing_k_finds(seed: int, number: int, length: int, scale: float) -> None:
