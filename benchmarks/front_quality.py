@@ -12,11 +12,12 @@ by the same function. Two problems:
 * `lenet`: widths of a trained LeNet on MNIST (20, 50 and 500 at most), really cut, fine-tuned for one epoch on 1,000 images and
   judged on 2,000 held-out ones. Error, up to 50 %, against the logarithm of the parameters; a share of that box.
 
-Equal evaluations are equally many different structures: whoever proposes one again gets its values for nothing and may go
-on (evo's NSGA-II and NSGA-III draw again instead; the column `proposed` has all). Every population is 20. pymoo has the
-operators that its documentation recommends for integers (SBX and PM with eta 3, rounded), once from its own first
-population and once from evo's; Optuna's integers are even or, for LeNet, logarithmic. ECS and FGA maximise one number,
-1 − error + 0.3 × share of the parameters removed: what a front loses by that. Means over seeds, with 95 % intervals (t).
+Equal evaluations are equally many different structures: whoever proposes one again gets its values for nothing and may go on
+(evo's NSGA-II and NSGA-III draw again instead; the column `proposed` has all). Every population is 20. pymoo has the operators
+that its documentation recommends for integers (SBX and PM with eta 3, rounded), once from its own first population and once
+from evo's, which has the whole network in it; Optuna's integers are even or, for LeNet, logarithmic. ECS and FGA maximise one
+number, 1 − error + 0.3 × share of the parameters removed: what a front loses by that. Means over seeds, with 95 % intervals
+(t).
 
 Outputs: a table and `benchmarks/results/front_quality.json`. What was measured of LeNets is kept in `.cache/`: run again, or
 with more seeds or evaluations, it goes on from there.
@@ -139,7 +140,7 @@ def by_evo(algorithm: Algorithm, *, scalar: bool = False) -> Method:
         objectives = [Objective("score", True)] if scalar else [Objective(str(index), False) for index in range(count)]
         space = space_of(problem, tuple(objective.weight for objective in objectives))
         started = algorithm.model_copy()
-        started.start(space, objectives, seed)
+        started.start(space, objectives, seed, space.seeds)
         whole = problem.measure([tuple(problem.high.tolist())])[0, 1]
         rows = 0
         while (asked := started.ask()) is not None:
@@ -195,7 +196,8 @@ def by_pymoo(*, from_evo: bool) -> Method:
         sampling: Any = IntegerRandomSampling()
         if from_evo:
             space = space_of(problem, (-1.0,))
-            sampling = np.array([space.counts(one) for one in space.initial(POPULATION, np.random.default_rng(seed))])
+            drawn = [*space.seeds, *space.initial(POPULATION, np.random.default_rng(seed))]
+            sampling = np.array([space.counts(one) for one in drawn[:POPULATION]])
         algorithm = PymooNSGA2(
             pop_size=POPULATION,
             sampling=sampling,

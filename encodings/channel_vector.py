@@ -39,7 +39,7 @@ class ChannelVector(Encoding):
         Field(
             description="first population: mutations of V*, the channels that the `importance_matrix` finds (the paper), or "
             "those of the largest `capacity` within the budget, a closed form of which millions are compared; or "
-            "`random`, every number of channels uniform in its logarithm, of half the layers alike"
+            "`random`, the whole network, then every number of channels uniform in its logarithm, of half the layers alike"
         ),
     ] = "importance_matrix"
     gamma: Annotated[
@@ -59,7 +59,9 @@ class ChannelVector(Encoding):
             "magnitudes alone",
         ),
     ] = DEFAULT_LAM
-    perturb: Annotated[int, Field(ge=1, description="largest change of a gene by mutation, F")] = 4
+    perturb: Annotated[
+        int, Field(ge=1, description="largest change of a gene by mutation, F; never more than a quarter of its range")
+    ] = 4
     mutation: Mutation = 0.1
     free: Free = ("*",)
     min_channels: MinChannels = 1
@@ -87,6 +89,8 @@ class ChannelVectorSpace(GenomeSpace):
         self._channels = FreeChannels(network, settings.free, settings.min_channels)
         self._levels = self._channels.levels
         self.size = self._levels.top.size
+        # Where a layer has four widths, four steps are no small change: they would lead from anywhere to either end.
+        self._farthest = np.clip(-(-self._levels.top // 4), 1, settings.perturb)
         self._packed = np.dtype("<u2" if self._levels.most.max() < 2**16 else "<u4")
         self._selection = FilterSelection(network, settings.select, samples=task.train)
         check_least(limits, self._channels.counts(self._levels.least))
@@ -138,6 +142,11 @@ class ChannelVectorSpace(GenomeSpace):
         )
         return self._levels.values(levels)
 
+    @property
+    def seeds(self) -> list[Individual]:
+        """The whole network before a random first population, whose fronts would else lack the end that is most accurate."""
+        return [self.individual(self._levels.most)] if self.settings.initial == "random" else []
+
     def individual(self, genes: NDArray[np.integer[Any]]) -> Individual:
         """Return kept channels of the free groups, shape (size,), as a new individual."""
         return Individual("i", genes.astype(np.int32).tobytes(), self._weights)
@@ -185,9 +194,9 @@ class ChannelVectorSpace(GenomeSpace):
     def mutate(self, individual: Individual, rng: np.random.Generator) -> tuple[Individual]:
         """Move genes, each with the settings' probability, by 1 to `perturb` steps up or down within their range.
 
-        At least one gene changes, if any can (see `Levels.mutate`).
+        A gene moves by a quarter of its range at most, or one step. At least one changes, if any can (see `Levels.mutate`).
         """
-        self._levels.mutate(_view(individual), rng, self.settings.mutation, self.settings.perturb)
+        self._levels.mutate(_view(individual), rng, self.settings.mutation, self._farthest)
         return (individual,)
 
     def pack(self, individual: Individual) -> bytes:

@@ -40,7 +40,7 @@ class NonDominatedSorting(SteadyState):
     crossover: Annotated[float, Field(ge=0, le=1, description="chance that a child has two parents")] = 0.9
     mutation: Annotated[
         float, Field(ge=0, le=1, description="chance that such a child is mutated, too; that of one parent always is")
-    ] = 0.2
+    ] = 0.35
 
     _population: list[Individual] = PrivateAttr(default_factory=list)
     _arrived: list[Individual] = PrivateAttr(default_factory=list)

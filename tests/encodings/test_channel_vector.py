@@ -14,6 +14,7 @@ from torch import nn
 
 import evo
 from evo.encodings.base import Encoding
+from evo.encodings.budgeted import Budgeted
 from evo.encodings.channel_vector import ChannelVector, ChannelVectorSpace
 from evo.errors import SettingsError
 from evo.importance import FilterSelection, importance_matrix
@@ -130,6 +131,26 @@ def test_the_first_population_is_mutations_of_v_star() -> None:
     assert (difference != 0).any(1).all()
     assert np.abs(difference).max() == 4
     assert 1 <= (difference != 0).sum(1).mean() < 3
+
+
+def test_mutation_moves_a_gene_by_a_quarter_of_its_range_at_most() -> None:
+    space = ChannelVector(initial="random", mutation=1.0).bind(task_of("vgg16_cifar"), (1.0,))
+    widths = np.array(list(space.seeds[0]))
+    assert set(widths) == {8, 12, 16}
+    assert widths.tolist() == space._network.costs.sizes.tolist()
+    middle = space.individual(widths // 2)
+    rng = np.random.default_rng(0)
+    moved = np.array([list(space.mutate(space.individual(widths // 2), rng)[0]) for _ in range(200)]) - list(middle)
+    assert (moved != 0).all()
+    # Of 1 to 8 there are 7 steps, of 1 to 12 there are 11.
+    assert np.abs(moved).max(0).tolist() == [{8: 2, 12: 3, 16: 4}[width] for width in widths]
+
+
+def test_only_a_random_first_population_has_the_whole_network_and_only_within_the_budget() -> None:
+    assert SPACE.seeds == []
+    space = ChannelVector(initial="random").bind(TASK, (1.0,))
+    assert [space.decode(one) for one in space.seeds] == [TASK.network.full]
+    assert Budgeted(space, evo.Budget(params=0.5).bind(TASK.network.costs)).seeds == []
 
 
 def test_v_star_is_a_new_individual_every_time() -> None:
