@@ -161,14 +161,14 @@ def _opened(
         for entry in given:
             found.append(entry if isinstance(entry, Run) else Run(entry))
             own += [] if isinstance(entry, Run) else found[-1:]
-        names = list(runs) if isinstance(runs, Mapping) else _names([run.folder for run in found])
+        names = list(runs) if isinstance(runs, Mapping) else names_of([run.folder for run in found])
         yield dict(zip(names, found, strict=True))
     finally:
         for run in own:
             run.close()
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
     """Return as much of the ends of the folders' paths as tells them apart.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from evo.compare import names_of
 from evo.errors import SettingsError
 from evo.fitness.base import Objective
 from evo.front import MOST, non_dominated
@@ -41,7 +42,7 @@ def looks_of(runs: Sequence[Run], objectives: Sequence[str] | None) -> list[Look
 def comparison(runs: Sequence[Run], objectives: Sequence[str] | None) -> dict[str, Any]:
     """Return what the page says; see `looks_of` for what it raises."""
     looks = looks_of(runs, objectives)
-    names = names_of(runs)
+    names = names_of([run.folder for run in runs])
     joint = _joint_front(looks)
     return {
         "names": names,
@@ -54,12 +55,6 @@ def comparison(runs: Sequence[Run], objectives: Sequence[str] | None) -> dict[st
         "figures": _figures(looks, names),
         "differences": differences(runs),
     }
-
-
-def names_of(runs: Sequence[Run]) -> list[str]:
-    """Return what the runs are called: the names of their folders, or their paths where those are equal."""
-    short = [run.folder.resolve().name for run in runs]
-    return [name if short.count(name) == 1 else str(run.folder) for run, name in zip(runs, short, strict=True)]
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import evo
+from evo.compare import names_of
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
 from evo.folder import claimed
 from evo.report import figures
@@ -329,7 +330,9 @@ class TestComparison:
     def test_runs_side_by_side(self, run: evo.Run, other: evo.Run, tmp_path: Path) -> None:
         page = Page(write_comparison([run, other], tmp_path / "compare.html", objectives=["error", "params"]))
         assert "2 runs compared" in page.text
-        assert str(run.folder) in page.text, "equal names of folders are told apart by their paths"
+        names = names_of([run.folder, other.folder])
+        assert len(set(names)) == 2, "equal names of folders are told apart by their paths"
+        assert all(name in page.text for name in names)
         for one in (run, other):
             assert f"{int(one.best['params']):,} (" in page.text
         drawn = data_of(page)["figures"]["joint"]["data"]
