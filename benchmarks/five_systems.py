@@ -94,8 +94,8 @@ class Plan:
 FULL = Plan(
     shares=(0.2, 0.05),
     thresholds=(0.3, 0.6),
-    recipe=Recipe(epochs=4, lr=0.1, schedule="onecycle", shift=1),
-    fitness=evo.SubsetFineTune(images=5000, batch_size=50, lr=0.05, lam=0.0, recalibrate=False, val_images=5000),
+    recipe=Recipe(epochs=3, lr=0.1, schedule="onecycle", shift=1),
+    fitness=evo.SubsetFineTune(images=2000, batch_size=50, lr=0.05, lam=0.0, recalibrate=False, val_images=2000),
     population=20,
     evaluations=200,
     images=5000,
