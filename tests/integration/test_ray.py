@@ -406,7 +406,7 @@ class TestWorkers:
             encoding=evo.FilterBits(),
             fitness=evo.fitness(maximize="score")(misbehave),
             algorithm=algorithm,
-            evaluator=evo.RayEvaluator(timeout=4.0, retries=1),
+            evaluator=evo.RayEvaluator(timeout=2.0, retries=1),
             out=folder.with_name("faulty"),
         )
         history = run.history
@@ -420,7 +420,7 @@ class TestWorkers:
         assert reasons["nan"].startswith("failed: objective 'score' is nan, expected a finite number")
         assert reasons["none"].startswith("failed: the fitness returned NoneType")
         assert reasons["leave"].startswith("failed: SystemExit: 3")
-        assert reasons["sleep"] == reasons["hold"] == "timeout: took longer than its timeout of 4 s"
+        assert reasons["sleep"] == reasons["hold"] == "timeout: took longer than its timeout of 2 s"
         assert reasons["exit"] == reasons["kill"] == f"failed: {DIED}, on each of 2 tries"
         assert failed["seconds"].notna().all()
         assert history.loc[history["status"] == "ok", "score"].notna().all()
