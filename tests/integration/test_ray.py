@@ -136,26 +136,29 @@ def wait_for(address: str) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
     """The environment of a driver that belongs to the cluster, without its RAY_ADDRESS: that is under `address`."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as another:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
+        client_port = another.getsockname()[1]  # by default the same for all clusters of a machine
     # Neither an address nor a token is left behind in the places that are everybody's; socket paths have to be short.
     place = tempfile.mkdtemp(prefix="evo-", dir="/tmp")
     environment = {"RAY_TMPDIR": place, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     environment["RAY_worker_niceness"] = "0"  # or it stands still while another test runs
     ray_program = str(Path(sys.executable).with_name("ray"))
     options = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
-    options.append("--ray-client-server-port=0")  # none: nobody asks it, and its port would be everybody's
+    options.append(f"--ray-client-server-port={client_port}")
     head = subprocess.Popen(
         [ray_program, "start", "--head", "--block", f"--port={address.partition(':')[2]}", *options],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_for(address)
-    yield {**environment, "address": address}
-    assert head.poll() is None, "a driver has stopped the cluster"
-    head.terminate()  # `--block` then ends the processes of the cluster; `ray stop` would end everybody's
-    head.wait(timeout=60)
+    try:
+        wait_for(address)
+        yield {**environment, "address": address}
+        assert head.poll() is None, "a driver has stopped the cluster"
+    finally:
+        head.terminate()  # `--block` then ends the processes of the cluster; `ray stop` would end everybody's
+        head.wait(timeout=60)
     shutil.rmtree(place, ignore_errors=True)
 
 
