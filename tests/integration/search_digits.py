@@ -62,8 +62,8 @@ ALGORITHMS = {
     "short": evo.ECS(generations=3, population=8),
     "medium": evo.ECS(generations=25, population=12),
     "medium asynchronous": evo.ECS(generations=25, population=12, asynchronous=True),
-    "long": evo.ECS(generations=70, population=12),
-    "long asynchronous": evo.ECS(generations=70, population=12, asynchronous=True),
+    "long": evo.ECS(generations=50, population=12),
+    "long asynchronous": evo.ECS(generations=50, population=12, asynchronous=True),
 }
 
 

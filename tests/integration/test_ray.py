@@ -367,8 +367,8 @@ class TestWorkers:
     def kind(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
-    def evaluator(self, kind: str) -> Evaluator:
-        return evo.RayEvaluator() if kind == "ray" else evo.LocalEvaluator(workers=2)
+    def evaluator(self, kind: str, workers: int = 2) -> Evaluator:
+        return evo.RayEvaluator() if kind == "ray" else evo.LocalEvaluator(workers=workers)
 
     def test_misbehaviour(self, digits_task: evo.Task, folder: Path) -> None:
         """Every way to fail is a row with its reason; the others succeed and the search ends."""
@@ -455,7 +455,7 @@ class TestWorkers:
             return {"score": candidate.costs["params"]}
 
         some = blueprints(digits_task, 12)
-        with self.evaluator(kind).open(Job(digits_task, fitness_of(wait), 0, 1, None)) as session:
+        with self.evaluator(kind, workers=1).open(Job(digits_task, fitness_of(wait), 0, 1, None)) as session:
             first = session.run(some[:6])
             assert next(first).key in {blueprint.key for blueprint in some[:6]}
             first.close()  # type: ignore[attr-defined]
