@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadFileScheduling
 
 import evo
 from evo.network.zoo import LeNet, lenet
@@ -20,21 +20,20 @@ from tests.searches import fail, search, weigh
 
 Model = TypeVar("Model", bound=nn.Module)
 
-ON_RAY = {"test_ray", "test_ray_cluster", "test_ray_map", "test_ray_memory", "test_crash", "test_cli", "test_readme"}
-"""Files that start a Ray of their own: one at a time, since others would find it and take it for a cluster."""
+LONGEST = ("test_ray", "test_crash", "test_cli_interrupted", "test_local", "test_pool", "test_search_asynchronous")
+"""Files that take a minute or so. Rays that tests start do not find each other: each is local, or has a token and a place."""
 
 
-class FileByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives the tests of a file to one process, and those of all files that start a Ray to one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "ray" if Path(file).stem in ON_RAY else file
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process is left alone with it in the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
-    """Share the tests out, the longest lists first."""
-    return FileByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Share the tests out by file, in the order above: xdist's own begins with the files that have most tests."""
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

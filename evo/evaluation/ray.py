@@ -117,7 +117,7 @@ class RayEvaluator(Evaluator):
                 if address is None:
                     # Never by accident the cluster that somebody else left running on this machine.
                     processors = max(1, len(os.sched_getaffinity(0)))
-                    with _lean():
+                    with own_ray():
                         ray.init(address="local", num_cpus=processors, include_dashboard=False, **_QUIET)
                 else:
                     _probe(address)
@@ -136,12 +136,21 @@ class RayEvaluator(Evaluator):
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
+_OWN = {
+    # Counting what only a dashboard would show is about a tenth of what Ray takes of a processor.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+    # Ray's default is 15: beside any other busy process, workers would get a thirtieth of a processor.
+    "RAY_worker_niceness": "0",
+}
+
+
 @contextmanager
-def _lean() -> Iterator[None]:
-    """Let a Ray that starts here not count what only a dashboard would show: about a tenth of what it takes of a processor."""
-    counted = ("RAY_enable_metrics_collection", "RAY_task_events_report_interval_ms", "RAY_event_stats")
-    added = [name for name in counted if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, "0"))
+def own_ray() -> Iterator[None]:
+    """Let a Ray that starts here be one for a search, in what the environment leaves open."""
+    added = [name for name in _OWN if name not in os.environ]
+    os.environ.update({name: _OWN[name] for name in added})
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from evo.fitness.zero_shot import ZeroShot
 from evo.task import Task
 from evo.testing.tasks import small_task
 
-TIMEOUT = 1.0
+TIMEOUT = 2.0  # an evaluation takes milliseconds; this is for machines that have something else to do
 
 UNUSABLE: Mapping[str, tuple[Any, str]] = {
     "nan": ({"score": float("nan")}, "objective 'score' is nan, expected a finite number"),
@@ -202,7 +202,7 @@ class EvaluatorContract:
             session.cancel()
             assert session.room(len(blueprints)) > 0
             assert session.receive() == []
-            assert [outcome.key for outcome in session.run(others[:2])] != []
+            assert [outcome.key for outcome in session.run(others[:1])] == [others[0].key]
 
     def test_misbehaving_fitness_disturbs_nobody(
         self, evaluator: Evaluator, task: Task, blueprints: list[Blueprint], tmp_path: Path
@@ -239,7 +239,7 @@ class EvaluatorContract:
             assert "Traceback" in by_kind[kind].log
         assert by_kind["raises"].reason.endswith(f"in misbehave), on each of {evaluator.retries + 1} tries")
         assert by_kind["memory"].reason.endswith(", with a whole machine to itself as well")
-        assert by_kind["hangs"].reason == "took longer than its timeout of 1 s"
+        assert by_kind["hangs"].reason == f"took longer than its timeout of {TIMEOUT:g} s"
         for kind, (_, reason) in UNUSABLE.items():
             assert by_kind[kind].reason == reason
         tries = {kind: outcome.tries for kind, outcome in by_kind.items()}
@@ -287,25 +287,32 @@ class EvaluatorContract:
         assert evaluator.map(_multiplied, shared, []) == []
 
     @pytest.mark.parametrize(
-        ("kind", "error", "message"),
+        ("kind", "items", "error", "message"),
         [
             (
                 "raises",
+                range(12),
                 EvaluatorError,
                 r"^_multiplied failed: ArithmeticError: no such number on two lines \(evaluator\.py:",
             ),
-            ("exits", EvaluatorError, r"^_multiplied failed: SystemExit: 3 \(evaluator\.py:"),
-            ("cannot be sent", EvaluatorError, r"^_multiplied failed: .* local object .*\(calls\.py:"),
-            ("refuses", DataError, "^what, where and what would be right$"),
+            ("exits", [5], EvaluatorError, r"^_multiplied failed: SystemExit: 3 \(evaluator\.py:"),
+            ("cannot be sent", [5], EvaluatorError, r"^_multiplied failed: .* local object .*\(calls\.py:"),
+            ("refuses", [5], DataError, "^what, where and what would be right$"),
         ],
     )
     def test_what_a_call_of_a_map_raises_is_raised(
-        self, evaluator: Evaluator, tmp_path: Path, kind: str, error: type[Exception], message: str
+        self,
+        evaluator: Evaluator,
+        tmp_path: Path,
+        kind: str,
+        items: Sequence[int],
+        error: type[Exception],
+        message: str,
     ) -> None:
         """An error that a user can read as it is, any other with its place."""
         shared = {"weights": torch.ones(3), "behaviour": {5: kind}, "folder": tmp_path}
         with pytest.raises(error, match=message):
-            evaluator.map(_multiplied, shared, range(12))
+            evaluator.map(_multiplied, shared, items)
 
     def test_a_call_of_a_map_that_loses_its_worker_is_repeated(self, evaluator: Evaluator, tmp_path: Path) -> None:
         """And is given up when it has lost as many as an evaluation may."""
@@ -316,4 +323,4 @@ class EvaluatorContract:
         shared = {"weights": torch.ones(3), "behaviour": {5: "dies"}, "folder": tmp_path}
         once = evaluator.model_copy(update={"retries": 0})
         with pytest.raises(EvaluatorError, match=r"^_multiplied: its worker process died \("):
-            once.map(_multiplied, shared, [5, 6])
+            once.map(_multiplied, shared, [5])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration import search_digits
 from tests.integration.driver import Driver
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -58,16 +59,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def expected(undisturbed: Path, finish: Callable[..., str], rows: Rows) -> list[dict[str, Any]]:
+def expected(undisturbed: Path, rows: Rows) -> list[dict[str, Any]]:
     if not undisturbed.exists():
-        assert finish(undisturbed, "local:2", PYTHONHASHSEED="1") == ""
+        search_digits.main(str(undisturbed), "local:0")
     return rows(undisturbed)
 
 
-def test_other_hash_seed_and_fewer_workers(
+def test_other_hash_seed_and_more_workers(
     folder: Path, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
 ) -> None:
-    finish(folder, "local:1", PYTHONHASHSEED="2")
+    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    assert finish(folder, "local:2", PYTHONHASHSEED=other) == ""
     assert rows(folder) == expected
     assert {row["generation"] for row in expected} == {0, 1, 2}
     assert {row["status"] for row in expected} == {"ok"}
@@ -91,9 +93,7 @@ def test_killed_again_and_again(
     assert rows(folder) == expected
 
 
-def test_interrupt(
-    folder: Path, start: Start, finish: Callable[..., str], rows: Rows, expected: list[dict[str, Any]]
-) -> None:
+def test_interrupt(folder: Path, start: Start, rows: Rows, expected: list[dict[str, Any]]) -> None:
     process = start(folder, "local:2")
     wait_until(lambda: count(folder) >= 5, process)
     os.killpg(process.pid, signal.SIGINT)
@@ -102,14 +102,17 @@ def test_interrupt(
     assert output.strip().endswith("KeyboardInterrupt")
     assert not workers(process.pid)
     assert 5 <= count(folder) < len(expected)
-    finish(folder, "local:0")
+    search_digits.main(str(folder), "local:0")
     assert rows(folder) == expected
 
 
-def test_stuck_workers_die_with_the_search(folder: Path, start: Start) -> None:
-    process = start(folder, "local:2", "stuck")
-    wait_until(lambda: len(workers(process.pid)) == 2, process)
-    time.sleep(5)  # most likely they have left Python for good by now
+def test_stuck_workers_die_with_the_search(folder: Path, tmp_path: Path, start: Start) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    process = start(folder, "local:2", "stuck", MARKS=str(marks))
+    wait_until(lambda: len(list(marks.iterdir())) == 2, process)
+    time.sleep(0.5)  # most likely they have left Python for good by now
+    assert {int(mark.name) for mark in marks.iterdir()} == set(workers(process.pid))
     kill(process)
 
 

@@ -191,12 +191,12 @@ def test_nothing_is_executed(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "ran").exists()
 
 
-def test_two_searches_at_once(folder: Path, start: Start, digits_task: evo.Task) -> None:
-    first = start(folder, "local:1", "stuck")
+def test_two_searches_at_once(folder: Path, tmp_path: Path, start: Start, digits_task: evo.Task) -> None:
+    first = start(folder, "local:0", "stuck", MARKS=str(tmp_path))
     while not (folder / "run.toml").exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.05)
-    said, _ = start(folder, "local:1", "stuck").communicate()
+    said, _ = start(folder, "local:0", "stuck", MARKS=str(tmp_path)).communicate()
     assert re.search(rf"another search is writing here \(process {first.pid} on .+\); wait for it", said)
     first.kill()
     first.communicate()
