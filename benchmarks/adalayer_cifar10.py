@@ -300,9 +300,7 @@ def main() -> None:
     plan = plan if options.share is None else replace(plan, share=options.share)
     console = Console(width=150)
     CACHE.mkdir(parents=True, exist_ok=True)
-    data = load_cifar10(data_folder())
-    if plan.images is not None:
-        data = {name: part.take(np.arange(min(plan.images, len(part)))) for name, part in data.items()}
+    data = load_cifar10(data_folder(), plan.images)
     base = trained_base(plan, data, options.device, console)
     task = evo.Task(base, data["train"], data["val"], test=data["test"])
     variants = Comparison(plan, task, options.device, console).variants()

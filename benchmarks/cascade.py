@@ -159,9 +159,7 @@ def make_task(network: str, *, is_quick: bool, console: Console) -> evo.Task:
         return workshop.task
     fnp = fnp_cifar10.PLANS[network]
     fnp = replace(fnp, base={**fnp.base, **base})
-    data = load_cifar10(data_folder())
-    if is_quick:
-        data = {name: part.take(np.arange(2000)) for name, part in data.items()}
+    data = load_cifar10(data_folder(), 2000 if is_quick else None)
     fnp_cifar10.CACHE.mkdir(parents=True, exist_ok=True)
     model = fnp_cifar10.trained_base(fnp, data, "cpu", console)
     return evo.Task(model, data["train"], data["val"], test=data["test"])

@@ -29,11 +29,15 @@ def read_images(path: Path, count: int | None = None) -> Samples:
     return Samples(torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))), torch.from_numpy(labels))
 
 
-def load_cifar10(folder: Path) -> dict[str, Samples]:
-    """Return `train` (45,000 images), `val` (5,000 of the training images, class-balanced) and `test` (10,000)."""
+def load_cifar10(folder: Path, most: int | None = None) -> dict[str, Samples]:
+    """Return `train` (45,000 images), `val` (5,000 of the training images, class-balanced) and `test` (10,000).
+
+    Of each the first `most`, if given.
+    """
     everything = read_images(folder / "cifar10_jpeg_train.npz")
     train, val = split(everything, 0.1, np.random.default_rng(0))
-    return {"train": train, "val": val, "test": read_images(folder / "cifar10_jpeg_test.npz")}
+    parts = {"train": train, "val": val, "test": read_images(folder / "cifar10_jpeg_test.npz")}
+    return parts if most is None else {name: part.take(np.arange(min(most, len(part)))) for name, part in parts.items()}
 
 
 def batches(images: Samples, size: int, count: int, seed: int) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:

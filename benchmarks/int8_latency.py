@@ -1,17 +1,21 @@
 """Does 8-bit arithmetic make low-bit networks faster on this processor, and what does it cost in accuracy?
 
-Set-up. Networks of the zoo, untrained, with weights of 4 to 8 bits, for the time alone, and, with `--trained`, the base network
-of `benchmarks.adalayer_cifar10` for the accuracy. Each is converted by `evo.quantization.int8` and measured beside its
-floating-point version by `evo.network.latency`, in turn and several times, so that a change of the machine's load meets both;
-the median of the ratios and their range are reported. Batches of 1 and 64, one thread, images of 3×32×32 (LeNet 1×28×28).
-Agreement is the share of images, random or the test images, for which both versions predict the same class.
+Set-up. Networks of the zoo, untrained, with weights of 4 to 8 bits, for the time, and the base network of
+`benchmarks.adalayer_cifar10 --small`, for the accuracy on test images. Each is converted by `evo.quantization.int8` and
+measured beside its floating-point version by `evo.network.latency`, in turn and several times, so that a change of the
+machine's load meets both; the median of the ratios and their range are reported. Batches of 1 and 64, one thread, images of
+3×32×32 (LeNet 1×28×28). Agreement is the share of images, random or the test images, for which both versions predict the same
+class.
 
 Outputs: a table on the screen and `benchmarks/results/int8_latency.json`. A latency holds for the machine in that file alone.
 
-Run: `python -m benchmarks.int8_latency` (some minutes on an idle machine; `--quick` to show that it runs).
+Run: `python -m benchmarks.int8_latency` (some minutes on an idle machine, and twenty to train the network unless `.cache/` has
+it; `--only` does one of both and leaves the figures of the other; `--quick` shows that it runs). The images are read from the
+folder `EVO_DATA`.
 """
 
 import argparse
+import json
 import statistics
 from typing import Any
 
@@ -21,9 +25,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import evo
-from benchmarks.adalayer_cifar10 import CACHE, Plan, trained_base
+from benchmarks.adalayer_cifar10 import CACHE, Plan, quick, small, trained_base
 from benchmarks.cifar10 import load_cifar10
-from benchmarks.common import data_folder, write_results
+from benchmarks.common import RESULTS, data_folder, machine, write_results
 from evo.errors import NetworkError
 from evo.network.latency import latency
 from evo.network.zoo import ZOO
@@ -66,7 +70,7 @@ def agreement(model: nn.Module, converted: nn.Module, images: Tensor) -> float:
     return float(torch.cat(same).float().mean())
 
 
-def measured(name: str, quick: bool) -> dict[str, Any]:
+def measured(name: str, *, briefly: bool) -> dict[str, Any]:
     """Return the figures of a network of the zoo with random weights; a reason if it cannot be converted."""
     torch.manual_seed(0)
     images = torch.randn(128, *((1, 28, 28) if name == "lenet" else (3, 32, 32)))
@@ -75,17 +79,17 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
         converted = int8(model, images)
     except NetworkError as error:
         return {"refused": str(error)}
-    rounds, seconds = (1, 0.2) if quick else (5, 3.0)
+    rounds, seconds = (1, 0.2) if briefly else (5, 3.0)
     return {
         **compare(model, converted, images, rounds=rounds, seconds=seconds),
         "agreement": agreement(model, converted, images),
     }
 
 
-def trained(console: Console) -> dict[str, float]:
-    """Return the accuracy of the trained eight-layer network: as it is, with few bits, and in 8-bit arithmetic."""
-    data = load_cifar10(data_folder())
-    whole = trained_base(Plan(), data, "cpu", console)
+def accuracies(plan: Plan, console: Console) -> dict[str, float]:
+    """Return the test accuracy of the trained eight-layer network: as it is, with few bits, and in 8-bit arithmetic."""
+    data = load_cifar10(data_folder(), plan.images)
+    whole = trained_base(plan, data, "cpu", console)
     rounded = low_bit(whole, data["train"].x[:2])
     converted = int8(rounded, data["train"].x[:500])
     versions = {"float32": whole, "4 to 8 bits": rounded, "the same in int8": converted}
@@ -116,23 +120,25 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument(
-        "--trained", action="store_true", help="also train the eight-layer network, or take it from .cache/"
-    )
+    parser.add_argument("--quick", action="store_true", help="a minute that proves nothing; writes no results")
+    parser.add_argument("--only", choices=("latency", "accuracy"))
     options = parser.parse_args()
     console = Console(width=150)
     CACHE.mkdir(parents=True, exist_ok=True)
-    names = NETWORKS[:3] if options.quick else NETWORKS
-    results = {name: measured(name, options.quick) for name in names}
-    console.print(table(results))
-    accuracy = trained(console) if options.trained else None
-    if accuracy is not None:
+    path = RESULTS / "int8_latency.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if options.only != "accuracy":
+        names = NETWORKS[:3] if options.quick else NETWORKS
+        engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+        networks = {name: measured(name, briefly=options.quick) for name in names}
+        console.print(table(networks))
+        found |= {"machine": machine(), "engines": engines, "networks": networks}
+    if options.only != "latency":
+        accuracy = accuracies(quick(Plan()) if options.quick else small(Plan()), console)
         console.print(", ".join(f"{name}: {share:.2%}" for name, share in accuracy.items()))
+        found["accuracy"] = {"machine": machine(), **accuracy}
     if not options.quick:
-        engine = [name for name in torch.backends.quantized.supported_engines if name != "none"]
-        written = write_results("int8_latency", {"engines": engine, "networks": results, "accuracy": accuracy})
-        console.print(f"written to {written}")
+        console.print(f"written to {write_results('int8_latency', found)}")
 
 
 if __name__ == "__main__":

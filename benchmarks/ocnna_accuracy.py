@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -95,9 +94,7 @@ def task_of(network: str, console: Console, *, small: bool) -> evo.Task:
         workshop.train_base()
         return workshop.task
     plan = fnp_cifar10.quick(RESNET20) if small else RESNET20
-    data = load_cifar10(data_folder())
-    if plan.images is not None:
-        data = {name: part.take(np.arange(min(plan.images, len(part)))) for name, part in data.items()}
+    data = load_cifar10(data_folder(), plan.images)
     fnp_cifar10.CACHE.mkdir(parents=True, exist_ok=True)
     base = fnp_cifar10.trained_base(plan, data, "cpu", console)
     return evo.Task(base, data["train"], data["val"], test=data["test"])

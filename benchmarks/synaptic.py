@@ -86,7 +86,7 @@ FULL = Plan(
     seeds=(0, 1, 2, 3, 4),
     images=50_000,
     mlp=Recipe(epochs=8, batch_size=128),
-    lenet=Recipe(epochs=4, batch_size=128),
+    lenet=Recipe(epochs=3, batch_size=128),
     regression=Recipe(epochs=150, batch_size=64, optimizer="adam", lr=1e-3, weight_decay=0),
     noise=(0.0, 0.1, 0.2, 0.4),
     appraisal=Appraisal(),
