@@ -1,7 +1,7 @@
 """Do the filters that OCNNA keeps serve better than others, and what does its percentile k do (Fig. 3 of the paper)?
 
 Set-up. LeNet on MNIST and ResNet-20 on CIFAR-10 (JPEG), the base network of `ecs_lenet_mnist` and one trained like that
-of `fnp_cifar10`, on 20,000 images and for fewer epochs.
+of `fnp_cifar10`, on 12,000 images and for fewer epochs.
 `ocnna` scores all filters on 5,000 class-balanced training images. For every percentile of `Plan.sensitivity` the structure
 is measured as it is cut, without training, with batch normalisation recalibrated. For the percentiles of `Plan.compared`,
 structures with as many filters in every layer, hence with exactly the same remaining parameters, keep those that L1, the
@@ -73,7 +73,7 @@ class Plan:
 LENET = {**ecs_lenet_mnist.FULL.recipe, "epochs": 4}
 # A share of the images and epochs of `fnp_cifar10`, which needs hours.
 RESNET20 = replace(
-    fnp_cifar10.RESNET20, base={**fnp_cifar10.RESNET20.base, "epochs": 8, "dtype": "float32"}, images=20_000
+    fnp_cifar10.RESNET20, base={**fnp_cifar10.RESNET20.base, "epochs": 8, "dtype": "float32"}, images=12_000
 )
 PLANS = {
     "lenet": Plan(LENET),
