@@ -13,6 +13,7 @@ from torch import nn
 from xdist.scheduler import LoadFileScheduling
 
 import evo
+from evo.evaluation import local
 from evo.network.zoo import LeNet, lenet
 from evo.testing import small_task
 from evo.training import Recipe, Samples, train
@@ -51,6 +52,12 @@ def interrupts_are_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations of no time at all are handed out singly, so that a search can be interrupted between them."""
+    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,12 @@
-"""Following a search, and ending it between two of its reports."""
+"""Following a search, ending it between two of its reports, and comparing what came of it with an undisturbed one."""
 
 from collections.abc import Callable
 
+import pandas as pd
+
+import evo
 from evo.callbacks import Callback, Progress
+from evo.history import MEASUREMENTS
 
 
 class Stopped(BaseException):
@@ -30,3 +34,20 @@ class stopping_after(Callback):
         self.left -= 1
         if self.left < 0:
             raise self.error
+
+
+def lasting(run: evo.Run) -> pd.DataFrame:
+    """Return everything in the history but measurements, such as times; genomes and structures included."""
+    frame = run.history.drop(columns=list(MEASUREMENTS))
+    frame["genome"] = [run._history.blob(row, "genome") for row in frame.index]
+    frame["structure"] = [run._history.blob(row, "structure") for row in frame.index]
+    return frame
+
+
+def assert_same(run: evo.Run, expected: evo.Run) -> None:
+    """Both searches have recorded the same, bit for bit, and would go on alike."""
+    pd.testing.assert_frame_equal(lasting(run), lasting(expected), check_exact=True)
+    pd.testing.assert_frame_equal(run.generations, expected.generations, check_exact=True)
+    assert run._history.meta("state") == expected._history.meta("state")
+    assert run._history.integrity() == "ok"
+    assert run.stopped == expected.stopped

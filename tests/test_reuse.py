@@ -15,10 +15,9 @@ import evo
 from evo import reuse
 from evo.callbacks import Progress
 from evo.evaluation import local
-from evo.history import MEASUREMENTS
 from evo.reuse import identity
 from evo.task import Task
-from tests.interruptions import Watch
+from tests.interruptions import Watch, lasting
 
 QUICK = evo.SubsetFineTune(images=20, batch_size=10)
 
@@ -32,10 +31,6 @@ def search(task: Task, folder: Path, **changes: Any) -> evo.Run:
         "out": folder,
     }
     return evo.search(task, **{**arguments, **changes})
-
-
-def lasting(run: evo.Run) -> pd.DataFrame:
-    return run.history.drop(columns=list(MEASUREMENTS))
 
 
 def test_a_second_search_measures_only_what_is_new(task: Task, tmp_path: Path) -> None:

@@ -19,19 +19,14 @@ from evo.algorithms import Algorithm
 from evo.callbacks import Progress
 from evo.candidate import Candidate
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
-from evo.evaluation import local
-from evo.history import MEASUREMENTS
 from evo.task import Task
 from evo.testing import small_task
-from tests.interruptions import Stopped, Watch, stopping_after
+from tests.interruptions import Stopped, Watch, assert_same, lasting, stopping_after
 
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 
 
-@pytest.fixture(autouse=True)
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations of no time at all are handed out singly, so that a search can be interrupted between them."""
-    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("one_by_one")
 
 
 CALLS: list[str] = []
@@ -67,21 +62,6 @@ def calls() -> list[str]:
     """What `judge` is called for in this process, by key."""
     CALLS.clear()
     return CALLS
-
-
-def lasting(run: evo.Run) -> pd.DataFrame:
-    """Everything in the history but measurements, genomes and structures included."""
-    frame = run.history.drop(columns=list(MEASUREMENTS))
-    frame["genome"] = [run._history.blob(row, "genome") for row in frame.index]
-    frame["structure"] = [run._history.blob(row, "structure") for row in frame.index]
-    return frame
-
-
-def assert_same(run: evo.Run, expected: evo.Run) -> None:
-    pd.testing.assert_frame_equal(lasting(run), lasting(expected), check_exact=True)
-    pd.testing.assert_frame_equal(run.generations, expected.generations, check_exact=True)
-    assert run._history.meta("state") == expected._history.meta("state")
-    assert run._history.integrity() == "ok"
 
 
 def test_equal_structures_are_measured_once(task: Task, folder: Path, calls: list[str]) -> None:

@@ -18,10 +18,9 @@ from evo.algorithms import SteadyState
 from evo.callbacks import Progress
 from evo.errors import EvaluatorError, RunFolderError
 from evo.evaluation import local
-from evo.history import MEASUREMENTS
 from evo.task import Task
 from evo.testing import small_task
-from tests.interruptions import Stopped, Watch, stopping_after
+from tests.interruptions import Stopped, Watch, assert_same, lasting, stopping_after
 
 ALGORITHMS: dict[str, SteadyState] = {
     "ecs": evo.ECS(generations=5, population=8, asynchronous=True),
@@ -32,10 +31,7 @@ ALGORITHMS: dict[str, SteadyState] = {
 HERE = evo.LocalEvaluator(workers=0, retries=0)
 
 
-@pytest.fixture(autouse=True)
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations of no time at all are handed out singly, so that a search can be interrupted between them."""
-    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("one_by_one")
 
 
 @evo.fitness(maximize="score", minimize=("params",))
@@ -49,16 +45,6 @@ def judge(candidate: evo.Candidate) -> Mapping[str, float]:
 def search(task: Task, folder: Path, algorithm: SteadyState, **changes: Any) -> evo.Run:
     arguments: dict[str, Any] = {"encoding": evo.FilterBits(), "fitness": judge, "evaluator": HERE, "reuse": False}
     return evo.search(task, algorithm=algorithm, out=folder, seed=3, **{**arguments, **changes})
-
-
-def lasting(run: evo.Run) -> pd.DataFrame:
-    return run.history.drop(columns=list(MEASUREMENTS))
-
-
-def assert_same(run: evo.Run, expected: evo.Run) -> None:
-    pd.testing.assert_frame_equal(lasting(run), lasting(expected), check_exact=True)
-    pd.testing.assert_frame_equal(run.generations, expected.generations, check_exact=True)
-    assert run._history.meta("state") == expected._history.meta("state")
 
 
 @pytest.fixture(params=ALGORITHMS)

@@ -10,12 +10,10 @@ import pytest
 
 import evo
 from evo.errors import SettingsError
-from evo.evaluation import local
 from evo.front import Criteria, Values, hypervolume
-from evo.history import MEASUREMENTS
 from evo.stopping import Convergence, ConvergenceWatch
 from evo.testing import small_task
-from tests.interruptions import Stopped, stopping_after
+from tests.interruptions import Stopped, assert_same, stopping_after
 
 ROUNDS = 12
 RULE = Convergence(generations=2, tolerance=0.03)
@@ -24,10 +22,7 @@ STEADY = evo.NSGA2(generations=ROUNDS, population=8, asynchronous=True)
 BOTH = pytest.mark.parametrize("algorithm", [GENERATIONS, STEADY], ids=["generations", "asynchronous"])
 
 
-@pytest.fixture(autouse=True)
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations of no time at all are handed out singly, so that a search can be interrupted between them."""
-    monkeypatch.setattr(local, "BATCH_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("one_by_one")
 
 
 @evo.fitness(maximize="score", minimize="params")
@@ -46,17 +41,6 @@ def search(folder: Path, algorithm: evo.NSGA2, **changes: Any) -> evo.Run:
     evaluator = evo.LocalEvaluator(workers=0, retries=0)
     parts: dict[str, Any] = {"encoding": evo.FilterBits(), "fitness": judge, "evaluator": evaluator, "reuse": False}
     return evo.search(TASK, algorithm=algorithm, out=folder, seed=3, **{**parts, **changes})
-
-
-def lasting(run: evo.Run) -> pd.DataFrame:
-    return run.history.drop(columns=list(MEASUREMENTS))
-
-
-def assert_same(run: evo.Run, expected: evo.Run) -> None:
-    pd.testing.assert_frame_equal(lasting(run), lasting(expected), check_exact=True)
-    pd.testing.assert_frame_equal(run.generations, expected.generations, check_exact=True)
-    assert run._history.meta("state") == expected._history.meta("state")
-    assert run.stopped == expected.stopped
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +103,7 @@ def test_a_search_that_was_stopped_goes_on_with_other_rules(
 ) -> None:
     stopped = search(folder, algorithm, convergence=RULE)
     count = len(stopped.generations)
-    later = search(folder, algorithm, convergence=Convergence(generations=2, tolerance=1e-9), max_evaluations=60)
+    later = search(folder, algorithm, convergence=Convergence(generations=2, tolerance=1e-9), max_evaluations=80)
     assert len(later.generations) > count
     assert_same(search(folder, algorithm), whole[algorithm.asynchronous])
 
