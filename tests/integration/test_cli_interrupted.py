@@ -145,8 +145,8 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on_and_leave_nothing(
     err, seconds = stop(process, number, times)
     assert process.returncode == 128 + number
     assert err == "interrupted: finished evaluations are in run; to continue: evo resume run\n"
-    assert seconds < 5
-    deadline = time.monotonic() + 3
+    assert seconds < 20, "a thousand generations are not waited for"
+    deadline = time.monotonic() + 10
     while left := alive(started):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
