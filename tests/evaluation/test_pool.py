@@ -240,7 +240,7 @@ def test_what_a_script_defines_travels_to_workers_that_stay_and_end_with_the_ses
         session.submit([last, others[0]])
         began = time.monotonic()
         session.close()
-        assert time.monotonic() - began < 5, "closing waits for nobody"
+        assert time.monotonic() - began < 20, "closing waits for nobody"
         assert not is_alive(process)
 
 

@@ -176,7 +176,7 @@ def test_a_release_of_workers_that_hangs_does_not_keep_the_program(tmp_path: Pat
     err, seconds = stop(process, signal.SIGTERM, times=2)
     assert process.returncode == 128 + signal.SIGTERM
     assert err == "interrupted: finished evaluations are in run; to continue: evo resume run\n"
-    assert seconds < 5
+    assert seconds < 20, "a thousand seconds are not waited for"
     time.sleep(0.5)
     assert not alive(started)
 
