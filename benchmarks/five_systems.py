@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -330,6 +331,9 @@ def picture(table: pd.DataFrame) -> Figure:
                 label=system,
             )
         axes.set(xscale="log", xlabel=label)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("test accuracy, %")
     panels[-1].legend(frameon=False, fontsize="small")
