@@ -15,8 +15,7 @@ from evo.seeding import SOURCES, TAKEN
 from evo.seeds import FromImportanceMatrix, FromMagnitude, FromOCNNA, FromRun, SeedSource
 from evo.testing import small_task
 from tests.importance.zoo import task_of
-from tests.interruptions import Stopped, stopping_after
-from tests.test_search import assert_same
+from tests.interruptions import Stopped, assert_same, stopping_after
 
 HERE = evo.LocalEvaluator(workers=0)
 A = {"0": 0.2, "4": 1.0, "9": 0.1}
