@@ -60,7 +60,7 @@ class ChannelVector(Encoding):
         ),
     ] = DEFAULT_LAM
     perturb: Annotated[
-        int, Field(ge=1, description="largest change of a gene by mutation, F; never more than a quarter of its range")
+        int, Field(ge=1, description="largest change of a gene by mutation, F; never more than a quarter of its range, rounded up")
     ] = 4
     mutation: Mutation = 0.1
     free: Free = ("*",)
@@ -194,7 +194,7 @@ class ChannelVectorSpace(GenomeSpace):
     def mutate(self, individual: Individual, rng: np.random.Generator) -> tuple[Individual]:
         """Move genes, each with the settings' probability, by 1 to `perturb` steps up or down within their range.
 
-        A gene moves by a quarter of its range at most, or one step. At least one changes, if any can (see `Levels.mutate`).
+        A gene moves by a quarter of its range at most, rounded up. At least one changes, if any can (see `Levels.mutate`).
         """
         self._levels.mutate(_view(individual), rng, self.settings.mutation, self._farthest)
         return (individual,)
