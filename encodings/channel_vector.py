@@ -60,7 +60,8 @@ class ChannelVector(Encoding):
         ),
     ] = DEFAULT_LAM
     perturb: Annotated[
-        int, Field(ge=1, description="largest change of a gene by mutation, F; never more than a quarter of its range, rounded up")
+        int,
+        Field(ge=1, description="largest change of a gene by mutation, F; at most a quarter of its range, rounded up"),
     ] = 4
     mutation: Mutation = 0.1
     free: Free = ("*",)
