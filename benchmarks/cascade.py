@@ -1,9 +1,10 @@
 """Does a cascade of fidelities reach the quality of a search by the last of them alone in a quarter of its time?
 
 Set-up. NSGA-II over filter bits (ResNet-20: channel numbers) for the error on held-out training images and parameters, both
-minimised, or FGA for the error. Every variant has the same encoding, last fidelity, population and seeds; they differ in what
-judges before the last fidelity and in the shares that it promotes (`Plan.ladders`). The cascades may take more generations,
-which are shorter.
+minimised, or FGA for the error. Every variant has the same encoding, last fidelity and seeds; they differ in what judges
+before the last fidelity and in the shares that it promotes (`Plan.ladders`): a closed form of the widths, the network cut
+with its batch-norm statistics recomputed, a short tuning, and the last, which is a long one. A cascade has larger
+populations, of which it judges few by the last fidelity, and may take more generations, which are shorter.
 
 `--goal front`: quality is the hypervolume of the front found so far, over the error (up to `Plan.worst`) and the logarithm of
 the share of parameters (down to 1/1000), as a share of the whole rectangle. `--goal error`: FGA for the error alone, within a
@@ -55,19 +56,17 @@ SMALLEST = 1e-3
 Settings = dict[str, Any]
 
 
-class ByScoreAlone(evo.NSGA2):
-    """NSGA-II to whose cascade the costs do not count: a control."""
-
-    multiobjective = False
-
-
 @dataclass(frozen=True)
 class Ladder:
-    """What judges before the last fidelity: name and settings of each, and the shares that they promote."""
+    """What judges before the last fidelity: name and settings of each, and the shares that they promote.
+
+    Attributes:
+        wider: how many times as large a population is.
+    """
 
     before: tuple[Settings, ...] = ()
     promote: tuple[float, ...] = ()
-    algorithm: type[evo.NSGA2] = evo.NSGA2
+    wider: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,43 +102,37 @@ TUNING = {"batch_size": 50, "lr": 0.05, "compare_by": ("error", "params")}
 COUNTS = {"name": "zero_shot", "proxy": "capacity"}
 
 
-def ladders(untuned: Settings) -> dict[str, Ladder]:
-    """Return the variants, given the settings of a fidelity that only recalibrates."""
-    middle = {"name": "subset_finetune", "epochs": 0, **untuned}
+def ladders(untuned: Settings, tuned: Settings) -> dict[str, Ladder]:
+    """Return the variants, given the settings of a fidelity that only recalibrates and of one that tunes shortly."""
+    cut = {"name": "subset_finetune", "epochs": 0, **untuned}
+    short = {"name": "subset_finetune", **tuned}
     return {
-        "single fidelity": Ladder(),
-        "capacity 0.25": Ladder((COUNTS,), (0.25,)),
-        "capacity 0.5, untuned 0.3": Ladder((COUNTS, middle), (0.5, 0.3)),
-        "the last, by score alone": Ladder((COUNTS, middle), (0.5, 0.3), ByScoreAlone),
+        "long tuning alone": Ladder(),
+        "capacity 1/8": Ladder((COUNTS,), (0.125,), 4),
+        "capacity 1/4, short 1/4": Ladder((COUNTS, short), (0.25, 0.25), 4),
+        "capacity 1/2, untuned 1/2, short 1/4": Ladder((COUNTS, cut, short), (0.5, 0.5, 0.25), 4),
     }
 
 
 LENET = Plan(
     encoding=evo.FilterBits(initial="sparse", keep=(0.05, 0.5), max_fragment=0.05),
-    last={**TUNING, "images": 300, "val_images": 1000},
-    ladders=ladders({**TUNING, "images": 100, "val_images": 250}),
+    last={**TUNING, "images": 6000, "val_images": 2000},
+    ladders=ladders({**TUNING, "images": 100, "val_images": 250}, {**TUNING, "images": 300, "val_images": 500}),
     population=16,
     generations=8,
-    more=2,
+    more=1,
     worst=0.4,
 )
 RESNET20 = Plan(
     encoding=evo.ChannelVector(free=("layer*.conv1",), gamma=0.7, lam=10, initial="random", select="knn"),
-    last={**TUNING, "lr": 0.02, "images": 1000, "val_images": 1000},
-    ladders=ladders({**TUNING, "images": 200, "val_images": 500}),
-    population=16,
-    generations=8,
-    more=2,
+    last={**TUNING, "lr": 0.02, "images": 2000, "val_images": 1000},
+    ladders=ladders({**TUNING, "images": 100, "val_images": 250}, {**TUNING, "images": 200, "val_images": 500}),
+    population=12,
+    generations=6,
+    more=1,
     worst=0.8,
 )
 PLANS = {"lenet": LENET, "resnet20": RESNET20}
-
-
-def for_error(plan: Plan) -> Plan:
-    """Return a plan that looks for the lowest error within a budget."""
-    counts = {"capacity 0.25": Ladder((COUNTS,), (0.25,)), "capacity 0.125": Ladder((COUNTS,), (0.125,))}
-    known = [name for name in plan.ladders if name.startswith(("single", "capacity 0.5"))]
-    return replace(plan, goal="error", ladders={**{name: plan.ladders[name] for name in known}, **counts})
 
 
 def quick(plan: Plan) -> Plan:
@@ -180,9 +173,9 @@ def search(plan: Plan, task: evo.Task, name: str, seed: int, console: Console) -
     ladder = plan.ladders[name]
     fitness = fitness_of(ladder, plan.last)
     generations = plan.generations * (plan.more if ladder.before else 1)
-    sizes = {"generations": generations, "population": plan.population}
+    sizes = {"generations": generations, "population": plan.population * ladder.wider}
     front = plan.goal == "front"
-    algorithm: Algorithm = ladder.algorithm(**sizes) if front else evo.FGA(**sizes, parents=5)
+    algorithm: Algorithm = evo.NSGA2(**sizes) if front else evo.FGA(**sizes, parents=5)
     budget = None if front else evo.Budget(params=plan.budget)
     parts = [task.digest(), plan.encoding.to_dict(), fitness.describe(), type(algorithm).__name__, algorithm.to_dict()]
     parts += [] if budget is None else [budget.to_dict()]
@@ -389,7 +382,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = PLANS[options.network]
     plan = plan if options.seeds is None else replace(plan, seeds=tuple(range(options.seeds)))
-    plan = for_error(plan) if options.goal == "error" else plan
+    plan = replace(plan, goal=options.goal)
     plan = quick(plan) if options.quick else plan
     console = Console(width=160)
     task = make_task(options.network, is_quick=options.quick, console=console)
@@ -406,7 +399,7 @@ def main() -> None:
         return
     name = f"cascade_{options.network}_{plan.goal}"
     decided = {**asdict(plan), "encoding": plan.encoding.to_dict()}
-    decided["ladders"] = {name: [ladder.before, ladder.promote] for name, ladder in plan.ladders.items()}
+    decided["ladders"] = {name: [ladder.before, ladder.promote, ladder.wider] for name, ladder in plan.ladders.items()}
     results = {"network": options.network, "plan": decided, "lines": clock.lines, "variants": found}
     console.print(f"written to {write_results(name, results)}")
     console.print(f"written to {save_figure(picture(courses), RESULTS / f'{name}.png')}")

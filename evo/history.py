@@ -16,7 +16,7 @@ from evo.errors import RunFolderError
 from evo.glance import connect
 from evo.network.costs import COSTS, UNITS
 
-FORMAT = 5
+FORMAT = 6
 
 SCREENED = "screened"
 """Status of what no fidelity of a cascade refuses, but one has not promoted: no failure, and no result."""

@@ -92,6 +92,8 @@ class Loop:
             self._ledger.load(state["rows"], state["told"])
             self._algorithm.restore(state["algorithm"])
             self._drawn.update(state["drawn"])
+            for screen, saved in zip(self._screens, state["screens"], strict=True):
+                screen.restore(saved)
             self._look_back(state["told"])
         try:
             if self._steady is None:
@@ -315,6 +317,7 @@ class Loop:
             "rows": ledger.entered,
             "told": ledger.entered if self._steady is None else self._steady.told,
             "drawn": self._drawn,
+            "screens": [screen.state() for screen in self._screens],
         }
         self._history.finish_generation(generation, statistics, state)
         if self._rules.watch is not None:

@@ -8,29 +8,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def ranking(values: NDArray[np.float64], keys: Sequence[str]) -> list[int]:
+def ranking(values: NDArray[np.float64], keys: Sequence[str], before: NDArray[np.float64] | None = None) -> list[int]:
     """Return the rows of `values` from the best to the worst; among equals the key decides, the order of the rows never.
 
     By a single column that is its order. By several, the first (a score) is traded against the others together (costs): the
     next row is always the one that adds most to the hypervolume of those before it, over the ranks within the two, so that
     scales play no part. However few are taken, they spread over the whole trade-off, and nobody comes before somebody who is
     better in both. (Fronts and crowding, as NSGA-II sorts, put the two ends of the trade-off first, and of few places they
-    would take all.)
+    would take all.) What was promoted `before` counts as being before them all: first come those that are an advance, where
+    the advance is largest; then the others.
 
     Args:
         values: (N, M), all minimised.
         keys: N names, all different.
+        before: (K, M), likewise.
     """
-    score = _ranks(values[:, 0])
+    count = len(keys)
     if values.shape[1] == 1:
-        return sorted(range(len(keys)), key=lambda row: (score[row], keys[row]))
-    cost = _ranks(np.sum([_ranks(column) for column in values.T[1:]], axis=0))
+        score = _ranks(values[:, 0])
+        return sorted(range(count), key=lambda row: (score[row], keys[row]))
+    everybody = values if before is None else np.concatenate([values, before])
+    score = _ranks(everybody[:, 0])
+    cost = _ranks(np.sum([_ranks(column) for column in everybody.T[1:]], axis=0))
+    nothing = np.full(score.max() + 1, cost.max() + 1)  # over every score, the lowest cost that is dominated
+    heights = nothing.copy()
+    for place in range(count, len(everybody)):
+        np.minimum(heights[score[place] :], cost[place], out=heights[score[place] :])
     order: list[int] = []
-    left = set(range(len(keys)))
+    left = set(range(count))
     while left:
-        chosen = _greedy(score, cost, [(keys[row], row) for row in left])
+        chosen = _greedy(score, cost, [(keys[row], row) for row in left], heights)
         order += chosen
         left.difference_update(chosen)
+        heights = nothing.copy()
     return order
 
 
@@ -39,12 +49,14 @@ def _ranks(column: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.unique(column, return_inverse=True)[1], dtype=np.int64)
 
 
-def _greedy(score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tuple[str, int]]) -> list[int]:
+def _greedy(
+    score: NDArray[np.int64], cost: NDArray[np.int64], rows: Sequence[tuple[str, int]], heights: NDArray[np.int64]
+) -> list[int]:
     """Return rows in the order in which each adds most area to what those before it dominate, while any adds some.
 
-    What a row adds only shrinks as others are chosen, so that most need not be looked at again (lazy greedy, Minoux 1978).
+    `heights` is what is dominated from the beginning, and becomes what they dominate. What a row adds only shrinks as others
+    are chosen, so that most need not be looked at again (lazy greedy, Minoux 1978).
     """
-    heights = np.full(score.max() + 1, cost.max() + 1)  # over every score, the lowest cost that is dominated
     waiting: list[tuple[int, int, str, int]] = []
     for key, row in rows:
         gain = _gain(heights, score[row], cost[row])

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evo.evaluation import Outcome
 from evo.fitness.base import Fitness, Objective
 from evo.fitness.cascade import Cascade
+from evo.front import non_dominated
 from evo.history import SCREENED, History, Result, Row
 from evo.ledger import HOPELESS, result_of
 from evo.network import COSTS
@@ -17,12 +20,15 @@ from evo.promotion import ranking
 class Screen:
     """A fidelity before the last, for one generation after the other.
 
-    What it measures is on disk before it is used, and is never measured again: promotion depends on the generation's
-    structures and on these numbers alone, so that an interrupted search promotes the same.
+    What it measures is on disk before it is used, and is never measured again: promotion depends on these numbers, the
+    generation's structures and the front of what earlier generations promoted alone, so that an interrupted search promotes
+    the same.
 
     Attributes:
         place: of the fidelity in its cascade, from 0.
         name: what reasons call it.
+        front: what no other promoted structure is better than, by score and costs, all minimised, shape (N, M): what is
+            promoted next should be an advance on it. None as long as nothing was, or if the score alone counts.
     """
 
     def __init__(self, cascade: Cascade, place: int, costs: Sequence[Objective], history: History) -> None:
@@ -40,6 +46,7 @@ class Screen:
         self._first = cascade.fidelities[place].objectives[0]
         self._costs = costs
         self._history = history
+        self.front: NDArray[np.float64] | None = None
         self._scores: dict[str, float] = {}
         self._failed = 0
 
@@ -74,13 +81,26 @@ class Screen:
             return [], []
         columns = [[-self._first.weight * self._scores[row.key] for row in judged]]
         columns += [[-cost.weight * row.costs[cost.name] for row in judged] for cost in self._costs]
-        order = ranking(np.array(columns, dtype=np.float64).T, [row.key for row in judged])
+        values = np.array(columns, dtype=np.float64).T
+        order = ranking(values, [row.key for row in judged], self.front)
         places = self._cascade.places(self.place, len(judged))
         others = [
             _verdict(judged[index].key, f"{self.name}: rank {rank} of {len(judged)}, {places} promoted")
             for rank, index in enumerate(order[places:], places + 1)
         ]
+        if self._costs:
+            promoted = values[order[:places]]
+            points = np.unique(promoted if self.front is None else np.vstack([self.front, promoted]), axis=0)
+            self.front = points[non_dominated(points)]
         return [judged[index] for index in sorted(order[:places])], others
+
+    def state(self) -> Any:
+        """Return what `restore` needs after an interruption, as JSON has it."""
+        return None if self.front is None else self.front.tolist()
+
+    def restore(self, state: Any) -> None:
+        """Go on after the generations that a saved state has seen."""
+        self.front = None if state is None else np.array(state, dtype=np.float64)
 
     def _note(self, results: Iterable[Result]) -> list[Result]:
         failures = []

@@ -22,8 +22,10 @@ class Cascade(Settings, Fitness):
 
     A fidelity ranks by its first objective, in its direction. For an algorithm that compares by all objectives, it trades
     that against the exact costs among the last fidelity's objectives, see `evo.promotion.ranking`: by the error alone, no
-    small network would ever be promoted. So its first objective should mean the same as the last fidelity's, costs apart:
-    with `compare_by=("error", "params")` there, `compare_by=("error",)` or a zero-shot score here.
+    small network would ever be promoted. There, what earlier generations promoted counts as being before.
+
+    So the first objective should mean the same as the last fidelity's, costs apart: with `compare_by=("error", "params")`
+    there, `compare_by=("error",)` or a zero-shot score here.
 
     Called by itself, outside of a search, it is its last fidelity. (Jamieson & Talwalkar 2016 halve a fixed set; here every
     generation is such a set.)

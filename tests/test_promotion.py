@@ -55,6 +55,31 @@ def test_everybody_adds_the_most_to_those_before(costs: list[int]) -> None:
         before.append(row)
 
 
+@given(st.permutations(range(9)), st.sets(st.integers(0, 8), max_size=4))
+def test_what_was_promoted_before_counts_as_being_before_them_all(costs: list[int], promoted: set[int]) -> None:
+    points = np.stack([np.arange(9), costs], axis=1)
+    old = sorted(promoted)
+    new = [row for row in range(9) if row not in promoted]
+    order = [
+        new[row]
+        for row in ranking(points[new].astype(float), names(len(new)), points[old].astype(float).reshape(-1, 2))
+    ]
+    assert sorted(order) == new
+    before = old
+    for place, row in enumerate(order):
+        gains = {other: area(points[[*before, other]], 9) - area(points[before], 9) for other in order[place:]}
+        if not any(gains.values()):
+            before = []
+            gains = {other: area(points[[other]], 9) for other in order[place:]}
+        assert gains[row] == max(gains.values())
+        before = [*before, row]
+
+
+def test_one_number_knows_no_before() -> None:
+    values = np.array([[3.0], [1.0], [2.0]])
+    assert ranking(values, ["a", "b", "c"], np.array([[0.0]])) == [1, 2, 0]
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25))
 def test_nobody_comes_before_somebody_who_is_better_in_everything(points: list[tuple[int, int, int]]) -> None:
     values = np.array(points, dtype=float)
