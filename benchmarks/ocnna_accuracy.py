@@ -11,8 +11,8 @@ seed), and so is the base network: what tuning alone adds is no merit of pruning
 Outputs: tables, a picture of the sensitivity, and `results/ocnna_accuracy_<network>.json`. Every finished training is kept in
 `.cache/`: an interrupted benchmark goes on where it stopped.
 
-Run: `python -m benchmarks.ocnna_accuracy` (about an hour on two processors; `--quick` a few minutes, to show that it runs);
-`--network lenet|resnet20` for one of them. The images are read from the folder `EVO_DATA`.
+Run: `python -m benchmarks.ocnna_accuracy` (ResNet-20 takes half an hour of one processor; `--quick` a few minutes, to show
+that it runs); `--network lenet|resnet20` for one of them. The images are read from the folder `EVO_DATA`.
 """
 
 import argparse

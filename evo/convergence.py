@@ -5,7 +5,7 @@ import pandas as pd
 
 from evo.columns import Column, described
 from evo.front import Box, Criteria
-from evo.history import SCREENED
+from evo.records import SCREENED
 
 CONVERGENCE = {
     "evaluations": Column(

@@ -9,8 +9,9 @@ from evo.encodings.individual import Individual
 from evo.errors import EvaluatorError, RunFolderError
 from evo.evaluation import Outcome
 from evo.fitness.base import Objective
-from evo.history import SCREENED, History, Result, Row
+from evo.history import History
 from evo.network import Network
+from evo.records import SCREENED, Result, Row
 from evo.reuse import Peers
 from evo.run import pack_structure
 

@@ -16,8 +16,9 @@ from evo.errors import SettingsError
 from evo.evaluation import Screening, Session
 from evo.fitness.base import Fitness
 from evo.fitness.cascade import Cascade
-from evo.history import SCREENED, History, Result, Row
+from evo.history import History
 from evo.ledger import Ledger
+from evo.records import SCREENED, Result, Row
 from evo.reuse import Peers
 from evo.screening import Screen, screens
 from evo.stopping import ConvergenceWatch, Stop

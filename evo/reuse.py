@@ -20,7 +20,8 @@ from evo.fitness import base
 from evo.fitness.base import Fitness, FunctionFitness
 from evo.fitness.cascade import Cascade
 from evo.glance import has_log
-from evo.history import History, Result
+from evo.history import History
+from evo.records import Result
 from evo.run import HISTORY, SETTINGS
 from evo.task import Task
 

@@ -11,10 +11,11 @@ from evo.evaluation import Outcome
 from evo.fitness.base import Fitness, Objective
 from evo.fitness.cascade import Cascade
 from evo.front import non_dominated
-from evo.history import SCREENED, History, Result, Row
+from evo.history import History
 from evo.ledger import HOPELESS, result_of
 from evo.network import COSTS
 from evo.promotion import ranking
+from evo.records import SCREENED, Result, Row
 
 
 class Screen:

@@ -16,8 +16,8 @@ from evo.evaluation import Evaluator, Job, LocalEvaluator
 from evo.fitness.base import Fitness
 from evo.fitness.cascade import Cascade
 from evo.folder import check_same, claimed, describe_search, folder_for, open_history
-from evo.history import COLUMNS
 from evo.loop import Loop, Rules
+from evo.records import COLUMNS
 from evo.reuse import Peers, identity
 from evo.run import Run
 from evo.seeding import Seed, Seeds, encoded

@@ -15,8 +15,9 @@ from evo.export import training_file
 from evo.fitness.base import Objective
 from evo.folder import Claim, claim_on
 from evo.glance import glance
-from evo.history import FORMAT, SCREENED, quoted
+from evo.history import FORMAT, quoted
 from evo.network import COSTS, CostModel
+from evo.records import SCREENED
 from evo.run import HISTORY, SETTINGS, read_settings
 from evo.stopping import Stop
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 import evo
 from evo.callbacks import Callback, Progress
-from evo.history import MEASUREMENTS
+from evo.records import MEASUREMENTS
 
 
 class Stopped(BaseException):

@@ -8,8 +8,9 @@ import pytest
 
 from evo.errors import RunFolderError
 from evo.glance import has_log
-from evo.history import COLUMNS, FORMAT, MEASUREMENTS, SCREENINGS, History, Result, Row
+from evo.history import FORMAT, History
 from evo.network import COSTS
+from evo.records import COLUMNS, MEASUREMENTS, SCREENINGS, Result, Row
 
 ODD = 'my "odd" objective; DROP TABLE evaluations'
 

@@ -120,7 +120,7 @@ print(time.process_time() - begun)
 # outside of it: `Run.plot` and `Comparison.plot` load `evo.report.accessor` by its name when they are first used.
 ORDER = (
     {"evo.columns", "evo.errors"},
-    {"evo.settings", "evo.importing", "evo.glance"},
+    {"evo.settings", "evo.importing", "evo.glance", "evo.records"},
     {"evo.plugins"},
     {"evo.blueprint"},
     {"evo.quantization"},

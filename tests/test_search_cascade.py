@@ -18,7 +18,7 @@ from evo.algorithms import Algorithm
 from evo.callbacks import Progress
 from evo.candidate import Candidate
 from evo.errors import EvaluatorError, RunFolderError, SettingsError
-from evo.history import MEASUREMENTS
+from evo.records import MEASUREMENTS
 from evo.status import status
 from evo.task import Task
 from evo.testing import small_task

@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class Mapping(SphinxDirective):
-    """`.. mapping:: evo.history.COLUMNS` shows it, with the option `headings`: two words and a comma.
+    """`.. mapping:: evo.records.COLUMNS` shows it, with the option `headings`: two words and a comma.
 
     With `no-index`, references to the dictionary do not lead here.
     """

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from evo.history import COLUMNS
 from evo.importing import describe
 from evo.network import COSTS
+from evo.records import COLUMNS
 from evo.run import Run
 from evo.settings import NestedError
 

@@ -12,8 +12,8 @@ import evo
 from evo.callbacks import Callback, Progress
 from evo.errors import CallbackError, SettingsError
 from evo.evaluation import Evaluator
-from evo.history import COLUMNS
 from evo.network import COSTS
+from evo.records import COLUMNS
 from tests.callbacks.searching import search
 
 

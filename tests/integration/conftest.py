@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evo.history import MEASUREMENTS
+from evo.records import MEASUREMENTS
 from tests.integration.shell import Shell
 
 SCRIPT = Path(__file__).with_name("search_digits.py")

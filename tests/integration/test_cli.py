@@ -13,8 +13,8 @@ from PIL import Image
 
 import evo
 from evo.cli.keys import markdown
-from evo.history import MEASUREMENTS
 from evo.network.checkpoint import describe
+from evo.records import MEASUREMENTS
 from evo.run import read_settings
 from tests.integration.shell import Shell
 

@@ -11,9 +11,9 @@ import torch
 import evo
 from evo.candidate import Candidate
 from evo.export import export
-from evo.history import MEASUREMENTS
 from evo.network.checkpoint import describe
 from evo.recipes.compression import tune
+from evo.records import MEASUREMENTS
 from evo.report.tables import front_table, layer_table
 from evo.status import status
 from evo.training import Recipe, train
