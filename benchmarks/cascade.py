@@ -108,8 +108,8 @@ def ladders(untuned: Settings, tuned: Settings) -> dict[str, Ladder]:
     short = {"name": "subset_finetune", **tuned}
     return {
         "long tuning alone": Ladder(),
-        "capacity 1/8": Ladder((COUNTS,), (0.125,), 4),
         "capacity 1/4, short 1/4": Ladder((COUNTS, short), (0.25, 0.25), 4),
+        "capacity 1/4, short 1/8": Ladder((COUNTS, short), (0.25, 0.125), 8),
         "capacity 1/2, untuned 1/2, short 1/4": Ladder((COUNTS, cut, short), (0.5, 0.5, 0.25), 4),
     }
 
@@ -121,7 +121,7 @@ LENET = Plan(
     population=16,
     generations=8,
     more=1,
-    worst=0.4,
+    worst=0.1,
 )
 RESNET20 = Plan(
     encoding=evo.ChannelVector(free=("layer*.conv1",), gamma=0.7, lam=10, initial="random", select="knn"),

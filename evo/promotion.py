@@ -13,10 +13,11 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str], before: NDArray[np
 
     By a single column that is its order. By several, the first (a score) is traded against the others together (costs): the
     next row is always the one that adds most to the hypervolume of those before it, over the ranks within the two, so that
-    scales play no part. However few are taken, they spread over the whole trade-off, and nobody comes before somebody who is
-    better in both. (Fronts and crowding, as NSGA-II sorts, put the two ends of the trade-off first, and of few places they
-    would take all.) What was promoted `before` counts as being before them all: first come those that are an advance, where
-    the advance is largest; then the others.
+    scales play no part. Its reference is twice as far as the ranks go: with a nearer one the ends would count for nothing.
+    However few are taken, they spread over the whole trade-off, and nobody comes before somebody who is better in both.
+    (Fronts and crowding, as NSGA-II sorts, put the two ends first, and of two places they would take both.) What was promoted
+    `before` counts as being before them all: first come those that are an advance, where the advance is largest; then the
+    others.
 
     Args:
         values: (N, M), all minimised.
@@ -30,7 +31,9 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str], before: NDArray[np
     everybody = values if before is None else np.concatenate([values, before])
     score = _ranks(everybody[:, 0])
     cost = _ranks(np.sum([_ranks(column) for column in everybody.T[1:]], axis=0))
-    nothing = np.full(score.max() + 1, cost.max() + 1)  # over every score, the lowest cost that is dominated
+    nothing = np.full(
+        2 * (score.max() + 1), 2 * (cost.max() + 1)
+    )  # over every score, the lowest cost that is dominated
     heights = nothing.copy()
     for place in range(count, len(everybody)):
         np.minimum(heights[score[place] :], cost[place], out=heights[score[place] :])
