@@ -4,7 +4,7 @@ Set-up. NSGA-II over filter bits (ResNet-20: channel numbers) for the error on h
 minimised, or FGA for the error. Every variant has the same encoding, last fidelity and seeds; they differ in what judges
 before the last fidelity and in the shares that it promotes (`Plan.ladders`): a closed form of the widths, the network cut
 with its batch-norm statistics recomputed, a short tuning, and the last, which is a long one. A cascade has larger
-populations, of which it judges few by the last fidelity, and may take more generations, which are shorter.
+populations, of which it judges few by the last fidelity, or more generations, which are shorter.
 
 `--goal front`: quality is the hypervolume of the front found so far, over the error (up to `Plan.worst`) and the logarithm of
 the share of parameters (down to 1/1000), as a share of the whole rectangle. `--goal error`: FGA for the error alone, within a
@@ -18,8 +18,8 @@ Outputs: a table on the screen, `benchmarks/results/cascade_<network>_<goal>.jso
 searches are kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
 
 Run: `python -m benchmarks.cascade` (LeNet on MNIST; `--quick` takes a minute or two, to show that it runs), or with
-`--network resnet20` (CIFAR-10, JPEG). Data are read from the folder `EVO_DATA` (default: `../shared/data` beside this
-repository).
+`--network resnet20` (CIFAR-10, JPEG; the base network of `ocnna_accuracy`). Data are read from the folder `EVO_DATA`
+(default: `../shared/data` beside this repository).
 """
 
 import argparse
@@ -40,9 +40,9 @@ from rich.console import Console
 from rich.table import Table
 
 import evo
-from benchmarks import ecs_lenet_mnist, fnp_cifar10
-from benchmarks.cifar10 import load_cifar10
+from benchmarks import ecs_lenet_mnist
 from benchmarks.common import RESULTS, ROOT, data_folder, write_results
+from benchmarks.ocnna_accuracy import task_of
 from evo.algorithms import Algorithm
 from evo.encodings.base import Encoding
 from evo.evaluation import Job, Screening, evaluate
@@ -61,12 +61,13 @@ class Ladder:
     """What judges before the last fidelity: name and settings of each, and the shares that they promote.
 
     Attributes:
-        wider: how many times as large a population is.
+        wider, longer: how many times as large a population is, and how many times as many generations there are.
     """
 
     before: tuple[Settings, ...] = ()
     promote: tuple[float, ...] = ()
     wider: int = 1
+    longer: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Plan:
         encoding: how genomes become networks.
         last: of the last fidelity.
         ladders: the variants by name; the first has one fidelity, and is what the others are compared with.
-        population, generations, more: of the search by one fidelity, and how many times as many generations a cascade may take.
+        population, generations: of the search by the last fidelity alone.
         worst: error at which the hypervolume ends.
         seeds: of every variant.
         timed: structures whose processor time is measured by every fidelity.
@@ -90,7 +91,6 @@ class Plan:
     ladders: dict[str, Ladder]
     population: int
     generations: int
-    more: int
     worst: float
     seeds: tuple[int, ...] = (0, 1, 2)
     timed: int = 24
@@ -109,7 +109,7 @@ def ladders(untuned: Settings, tuned: Settings) -> dict[str, Ladder]:
     return {
         "long tuning alone": Ladder(),
         "capacity 1/4, short 1/4": Ladder((COUNTS, short), (0.25, 0.25), 4),
-        "capacity 1/4, short 1/8": Ladder((COUNTS, short), (0.25, 0.125), 8),
+        "capacity 1/4, short 1/8": Ladder((COUNTS, short), (0.25, 0.125), 4, 2),
         "capacity 1/2, untuned 1/2, short 1/4": Ladder((COUNTS, cut, short), (0.5, 0.5, 0.25), 4),
     }
 
@@ -120,16 +120,16 @@ LENET = Plan(
     ladders=ladders({**TUNING, "images": 100, "val_images": 250}, {**TUNING, "images": 300, "val_images": 500}),
     population=16,
     generations=8,
-    more=1,
-    worst=0.1,
+    worst=0.4,
 )
 RESNET20 = Plan(
     encoding=evo.ChannelVector(free=("layer*.conv1",), gamma=0.7, lam=10, initial="random", select="knn"),
     last={**TUNING, "lr": 0.02, "images": 2000, "val_images": 1000},
-    ladders=ladders({**TUNING, "images": 100, "val_images": 250}, {**TUNING, "images": 200, "val_images": 500}),
+    ladders=ladders(
+        {**TUNING, "images": 100, "val_images": 200}, {**TUNING, "lr": 0.02, "images": 200, "val_images": 250}
+    ),
     population=12,
     generations=6,
-    more=1,
     worst=0.8,
 )
 PLANS = {"lenet": LENET, "resnet20": RESNET20}
@@ -138,24 +138,19 @@ PLANS = {"lenet": LENET, "resnet20": RESNET20}
 def quick(plan: Plan) -> Plan:
     """Return a plan that takes a minute or two and proves nothing."""
     last = {**plan.last, "images": 100, "val_images": 100}
-    return replace(plan, last=last, population=8, generations=2, more=1, seeds=(0,), timed=4)
+    return replace(plan, last=last, population=8, generations=2, seeds=(0,), timed=4)
 
 
 def make_task(network: str, *, is_quick: bool, console: Console) -> evo.Task:
     """Return the trained base network with its data."""
-    base: Settings = {"epochs": 2, "dtype": "float32"}
-    if network == "lenet":
-        plan = replace(ecs_lenet_mnist.QUICK if is_quick else ecs_lenet_mnist.FULL, base={**base, "shift": 0})
-        ecs_lenet_mnist.CACHE.mkdir(parents=True, exist_ok=True)
-        workshop = ecs_lenet_mnist.Workshop(plan, ecs_lenet_mnist.load_mnist(data_folder(), plan), console)
-        workshop.train_base()
-        return workshop.task
-    fnp = fnp_cifar10.PLANS[network]
-    fnp = replace(fnp, base={**fnp.base, **base})
-    data = load_cifar10(data_folder(), 2000 if is_quick else None)
-    fnp_cifar10.CACHE.mkdir(parents=True, exist_ok=True)
-    model = fnp_cifar10.trained_base(fnp, data, "cpu", console)
-    return evo.Task(model, data["train"], data["val"], test=data["test"])
+    if network != "lenet":
+        return task_of(network, console, small=is_quick)
+    base: Settings = {"epochs": 2, "dtype": "float32", "shift": 0}
+    plan = replace(ecs_lenet_mnist.QUICK if is_quick else ecs_lenet_mnist.FULL, base=base)
+    ecs_lenet_mnist.CACHE.mkdir(parents=True, exist_ok=True)
+    workshop = ecs_lenet_mnist.Workshop(plan, ecs_lenet_mnist.load_mnist(data_folder(), plan), console)
+    workshop.train_base()
+    return workshop.task
 
 
 def fitness_of(ladder: Ladder, last: Settings) -> Fitness:
@@ -172,8 +167,7 @@ def search(plan: Plan, task: evo.Task, name: str, seed: int, console: Console) -
     """Run or continue the search of a variant."""
     ladder = plan.ladders[name]
     fitness = fitness_of(ladder, plan.last)
-    generations = plan.generations * (plan.more if ladder.before else 1)
-    sizes = {"generations": generations, "population": plan.population * ladder.wider}
+    sizes = {"generations": plan.generations * ladder.longer, "population": plan.population * ladder.wider}
     front = plan.goal == "front"
     algorithm: Algorithm = evo.NSGA2(**sizes) if front else evo.FGA(**sizes, parents=5)
     budget = None if front else evo.Budget(params=plan.budget)
@@ -399,7 +393,7 @@ def main() -> None:
         return
     name = f"cascade_{options.network}_{plan.goal}"
     decided = {**asdict(plan), "encoding": plan.encoding.to_dict()}
-    decided["ladders"] = {name: [ladder.before, ladder.promote, ladder.wider] for name, ladder in plan.ladders.items()}
+    decided["ladders"] = {name: asdict(ladder) for name, ladder in plan.ladders.items()}
     results = {"network": options.network, "plan": decided, "lines": clock.lines, "variants": found}
     console.print(f"written to {write_results(name, results)}")
     console.print(f"written to {save_figure(picture(courses), RESULTS / f'{name}.png')}")
