@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,14 +58,16 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ladder:
-    """What judges before the last fidelity: name and settings of each, and the shares that they promote.
+    """What judges before the last fidelity: name and settings of each.
 
     Attributes:
+        promote: the shares that they promote, as a cascade. None: searches one after the other, of which every later one
+            begins with the front of the one before.
         wider, longer: how many times as large a population is, and how many times as many generations there are.
     """
 
     before: tuple[Settings, ...] = ()
-    promote: tuple[float, ...] = ()
+    promote: tuple[float, ...] | None = ()
     wider: int = 1
     longer: int = 1
 
@@ -111,6 +113,7 @@ def ladders(untuned: Settings, tuned: Settings) -> dict[str, Ladder]:
         "capacity 1/4, short 1/4": Ladder((COUNTS, short), (0.25, 0.25), 4),
         "capacity 1/4, short 1/8": Ladder((COUNTS, short), (0.25, 0.125), 4, 2),
         "capacity 1/2, untuned 1/2, short 1/4": Ladder((COUNTS, cut, short), (0.5, 0.5, 0.25), 4),
+        "a search by short, then its front": Ladder((short,), None),
     }
 
 
@@ -153,40 +156,50 @@ def make_task(network: str, *, is_quick: bool, console: Console) -> evo.Task:
     return workshop.task
 
 
-def fitness_of(ladder: Ladder, last: Settings) -> Fitness:
-    """Return the fitness of a variant."""
+def fitnesses(ladder: Ladder, last: Settings) -> list[Fitness]:
+    """Return the fitness of every search of a variant, one after the other."""
     final = evo.SubsetFineTune(**last)
-    if not ladder.before:
-        return final
     kinds: dict[str, Callable[..., Fitness]] = {"zero_shot": evo.ZeroShot, "subset_finetune": evo.SubsetFineTune}
     before = [kinds[one["name"]](**{name: one[name] for name in one if name != "name"}) for one in ladder.before]
-    return evo.Cascade([*before, final], promote=ladder.promote)
+    if ladder.promote is None:
+        return [*before, final]
+    return [evo.Cascade([*before, final], promote=ladder.promote) if before else final]
 
 
-def search(plan: Plan, task: evo.Task, name: str, seed: int, console: Console) -> evo.Run:
-    """Run or continue the search of a variant."""
+def searches(plan: Plan, task: evo.Task, name: str, seed: int, console: Console) -> list[evo.Run]:
+    """Run or continue the searches of a variant."""
     ladder = plan.ladders[name]
-    fitness = fitness_of(ladder, plan.last)
-    sizes = {"generations": plan.generations * ladder.longer, "population": plan.population * ladder.wider}
-    front = plan.goal == "front"
-    algorithm: Algorithm = evo.NSGA2(**sizes) if front else evo.FGA(**sizes, parents=5)
-    budget = None if front else evo.Budget(params=plan.budget)
-    parts = [task.digest(), plan.encoding.to_dict(), fitness.describe(), type(algorithm).__name__, algorithm.to_dict()]
-    parts += [] if budget is None else [budget.to_dict()]
-    digest = hashlib.sha256(json.dumps([*parts, seed], sort_keys=True).encode()).hexdigest()[:12]
-    run = evo.search(
-        task,
-        encoding=plan.encoding,
-        fitness=fitness,
-        algorithm=algorithm,
-        budget=budget,
-        evaluator=evo.LocalEvaluator(workers=0),
-        out=CACHE / digest,
-        seed=seed,
-        reuse=False,
-    )
-    console.print(f"{name}, seed {seed}: {len(run.history)} individuals in {run.folder.name}", highlight=False)
-    return run
+    runs: list[evo.Run] = []
+    every = fitnesses(ladder, plan.last)
+    for place, fitness in enumerate(every):
+        # Of several searches the last measures its first population, the front of the one before, and one more.
+        shortened = place == len(every) - 1 and place > 0
+        generations = 2 if shortened else plan.generations * ladder.longer
+        sizes = {"generations": generations, "population": plan.population * ladder.wider}
+        front = plan.goal == "front"
+        algorithm: Algorithm = evo.NSGA2(**sizes) if front else evo.FGA(**sizes, parents=5)
+        take: Literal["front", "best"] = "front" if front else "best"
+        seeds = [evo.seeds.FromRun(folder=run.folder, most=plan.population, take=take) for run in runs[-1:]]
+        budget = None if front else evo.Budget(params=plan.budget)
+        parts: list[Any] = [task.digest(), plan.encoding.to_dict(), fitness.describe()]
+        parts += [type(algorithm).__name__, algorithm.to_dict(), *(one.to_dict() for one in seeds)]
+        parts += [] if budget is None else [budget.to_dict()]
+        digest = hashlib.sha256(json.dumps([*parts, seed], sort_keys=True).encode()).hexdigest()[:12]
+        run = evo.search(
+            task,
+            encoding=plan.encoding,
+            fitness=fitness,
+            algorithm=algorithm,
+            budget=budget,
+            evaluator=evo.LocalEvaluator(workers=0),
+            seeds=seeds,
+            out=CACHE / digest,
+            seed=seed,
+            reuse=False,
+        )
+        console.print(f"{name}, seed {seed}: {len(run.history)} individuals in {run.folder.name}", highlight=False)
+        runs.append(run)
+    return runs
 
 
 class Clock:
@@ -206,10 +219,11 @@ class Clock:
         self.lines: dict[str, list[tuple[float, float]]] = {}
         known: dict[str, tuple[float, float]] = {}
         for name, ladder in plan.ladders.items():
-            fitness = fitness_of(ladder, plan.last)
-            job = Job(task, fitness, run.settings["seed"], 1, None)
+            every = fitnesses(ladder, plan.last)
             self.lines[name] = []
             for place in range(len(ladder.before) + 1):
+                fitness = every[min(place, len(every) - 1)]
+                job = Job(task, fitness, run.settings["seed"], 1, None)
                 one = fitness.fidelities[place] if isinstance(fitness, evo.Cascade) else fitness
                 key = json.dumps(one.describe(), sort_keys=True)
                 if key not in known:
@@ -225,7 +239,7 @@ class Clock:
                     known[key] = (float(slope), float(start))
                 self.lines[name].append(known[key])
 
-    def seconds(self, name: str, fidelity: int, macs: "pd.Series[int]") -> "pd.Series[float]":
+    def seconds(self, name: str, fidelity: int, macs: "pd.Series[float]") -> "pd.Series[float]":
         """Return what evaluations by a fidelity, from 1, took; at least a microsecond each."""
         slope, start = self.lines[name][fidelity - 1]
         return (slope * macs + start).clip(lower=1e-6)
@@ -266,20 +280,25 @@ class Course:
         }
 
 
-def course(plan: Plan, clock: Clock, name: str, seed: int, run: evo.Run) -> Course:
-    """Return how the quality of a run grew with the time."""
-    history = run.history
+def course(plan: Plan, clock: Clock, name: str, seed: int, runs: Sequence[evo.Run]) -> Course:
+    """Return how the quality of the last run, which those before it led to, grew with the time of all."""
+    columns = ["fidelity", "key", "finished", "error", "params", "macs"]
+    parts, tables = [], []
+    for place, run in enumerate(runs, 1):
+        history, fidelities = run.history, run.fidelities
+        macs = history.drop_duplicates("key").set_index("key")["macs"]
+        judged = history[history["tries"] > 0].assign(fidelity=place - 1 + len(fidelities))
+        screenings = run.screenings.reindex(columns=columns)
+        screenings["macs"] = screenings["key"].map(macs)
+        parts.append(pd.concat([screenings, judged[columns]]).sort_values("finished", kind="stable"))
+        tables.append(fidelities.set_axis(fidelities.index + place - 1))
     last = len(plan.ladders[name].before) + 1
-    macs = history.drop_duplicates("key").set_index("key")["macs"]
-    judged = history[history["tries"] > 0].assign(fidelity=last)
-    columns = ["fidelity", "key", "finished", "error", "params"]
-    events = pd.concat([run.screenings.reindex(columns=columns), judged[columns]]).sort_values(
-        "finished", kind="stable"
-    )
+    run = runs[-1]
+    events = pd.concat(parts)
     taken = pd.Series(0.0, index=range(len(events)))
     events = events.reset_index(drop=True)
     for fidelity, part in events.groupby("fidelity"):
-        taken[part.index] = clock.seconds(name, int(str(fidelity)), part["key"].map(macs)).to_numpy()
+        taken[part.index] = clock.seconds(name, int(str(fidelity)), part["macs"].astype(float)).to_numpy()
     full = events["fidelity"] == last
     error = events.loc[full, "error"].to_numpy(dtype=float)
     quality: NDArray[np.float64]
@@ -289,7 +308,7 @@ def course(plan: Plan, clock: Clock, name: str, seed: int, run: evo.Run) -> Cour
         quality = growth(np.stack([error / plan.worst, 1 - np.log(share) / np.log(SMALLEST)], axis=1))
     else:
         quality = np.maximum.accumulate(1 - error).astype(np.float64)
-    table = run.fidelities.assign(cpu_seconds=taken.groupby(events["fidelity"]).sum())
+    table = pd.concat(tables).rename_axis("fidelity").assign(cpu_seconds=taken.groupby(events["fidelity"]).sum())
     seconds = np.asarray(taken.cumsum()[full], dtype=np.float64)
     return Course(name, seed, seconds, quality, table.reset_index())
 
@@ -380,9 +399,9 @@ def main() -> None:
     plan = quick(plan) if options.quick else plan
     console = Console(width=160)
     task = make_task(options.network, is_quick=options.quick, console=console)
-    runs = {(name, seed): search(plan, task, name, seed, console) for seed in plan.seeds for name in plan.ladders}
+    runs = {(name, seed): searches(plan, task, name, seed, console) for seed in plan.seeds for name in plan.ladders}
     first = next(iter(plan.ladders))
-    clock = Clock(plan, task, runs[first, plan.seeds[0]])
+    clock = Clock(plan, task, runs[first, plan.seeds[0]][-1])
     courses = {
         name: [course(plan, clock, name, seed, runs[name, seed]) for seed in plan.seeds] for name in plan.ladders
     }
