@@ -31,9 +31,8 @@ def ranking(values: NDArray[np.float64], keys: Sequence[str], before: NDArray[np
     everybody = values if before is None else np.concatenate([values, before])
     score = _ranks(everybody[:, 0])
     cost = _ranks(np.sum([_ranks(column) for column in everybody.T[1:]], axis=0))
-    nothing = np.full(
-        2 * (score.max() + 1), 2 * (cost.max() + 1)
-    )  # over every score, the lowest cost that is dominated
+    # Over every score, the lowest cost that is dominated.
+    nothing = np.full(2 * (score.max() + 1), 2 * (cost.max() + 1))
     heights = nothing.copy()
     for place in range(count, len(everybody)):
         np.minimum(heights[score[place] :], cost[place], out=heights[score[place] :])
