@@ -1,5 +1,6 @@
 """What every recipe ends with: some individuals of a search are fine-tuned, and the best of them is handed back."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,16 @@ def check_tuning(recipe: Recipe, tries: int = 1, task: Task | None = None) -> No
         check_appraisal(recipe.appraisal, whole, recipe.steps(len(task.train)), "finetuning")
 
 
+def as_accurate(error: float, original: float, images: int) -> bool:
+    """Say whether an error rate is as low as the original's as far as so many images can tell.
+
+    They can tell no less than one standard error of the difference of two such rates: of 360 images, with one or two wrong,
+    that is an image or two. It is what Breiman et al. (CART, 1984) allow the smaller of two trees.
+    """
+    variance = sum(rate * (1 - rate) / images for rate in (error, original))
+    return error - original <= math.sqrt(variance)
+
+
 def tune(
     run: Run,
     task: Task,
@@ -87,7 +98,7 @@ def tune(
         task: network and data.
         rows: their ids, at least one, in the order to try them; of equally good ones the first wins.
         recipe: how to fine-tune.
-        until_original: stop at the first that is as accurate as the original network.
+        until_original: stop at the first that is as accurate as the original network, see `as_accurate`.
         hooks: makes what takes part in the training of a network; the same whenever it is called for this run.
         on_epoch: see `evo.training.train`.
 
@@ -103,7 +114,7 @@ def tune(
         for row in rows:
             models[row] = _tuned(run, task, row, recipe, hooks, on_epoch)
             errors[row] = error_rate(models[row], task.val, device=recipe.device)
-            if until_original and errors[row] <= original_error:
+            if until_original and as_accurate(errors[row], original_error, len(task.val)):
                 break
     winner = min(errors, key=errors.__getitem__)
     tuned = run.history.loc[list(errors), ["params", "macs"]].assign(error=pd.Series(errors))

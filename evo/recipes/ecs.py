@@ -44,8 +44,9 @@ def ecs(
     """Compress `task`'s network: Algorithm 1, then fine-tuning on all training images.
 
     The fitness trades error for size, so its optimum may be too small to recover. Therefore up to `tries` individuals are
-    fine-tuned, from the fittest along the Pareto front towards larger ones, until one is as accurate on the validation
-    images as the original; if none is, the most accurate of them wins. Test images play no part.
+    fine-tuned, from the fittest along the Pareto front towards larger ones, until one is as accurate as the original, as
+    far as the validation images can tell: within one standard error of the difference. If none is, the most accurate of
+    them wins. Test images play no part.
 
     Args:
         task: network and data.

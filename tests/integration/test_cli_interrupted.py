@@ -192,30 +192,30 @@ def stop_in_epoch(epoch: int, process: "subprocess.Popen[str]", number: signal.S
 
 
 def test_training_and_fine_tuning_go_on_where_they_were_stopped(tmp_path: Path, start: Start, shell: Shell) -> None:
-    search = tiny("run", "task.train.epochs=8", "evaluator.workers=0", "algorithm.generations=1")
+    search = tiny("run", "task.train.epochs=4", "evaluator.workers=0", "algorithm.generations=1")
     err = stop_in_epoch(2, start(tmp_path, *search), signal.SIGINT)
     assert err == "interrupted: finished epochs are in run.training; the same command continues\n"
     found = shell(*search)
     assert (found.status, found.err) == (0, "")
-    assert "training the network: epoch 1 of 8" not in found.out
-    assert "training the network: epoch 8 of 8" in found.out
+    assert "training the network: epoch 1 of 4" not in found.out
+    assert "training the network: epoch 4 of 4" in found.out
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
-    export = ("export", "run", "--out", "small.evo", "--finetune", "8")
+    export = ("export", "run", "--out", "small.evo", "--finetune", "4")
     stop_in_epoch(2, start(tmp_path, *export), signal.SIGKILL)
     assert (tmp_path / "small.evo.training").exists()
     made = shell(*export)
     assert (made.status, made.err) == (0, "")
-    assert "fine-tuning: epoch 2 of 8" not in made.out
-    assert "fine-tuning: epoch 8 of 8" in made.out
+    assert "fine-tuning: epoch 2 of 4" not in made.out
+    assert "fine-tuning: epoch 4 of 4" in made.out
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "small.evo"]
 
 
 def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_same(
     tmp_path: Path, start: Start, shell: Shell
 ) -> None:
-    settings = ["task.model=lenet", "task.data=digits", "algorithm.generations=8", "algorithm.population=8"]
-    settings += [*OVERRIDES[:2], "evaluator.workers=0", "finetuning.epochs=12"]
+    settings = ["task.model=lenet", "task.data=digits", "algorithm.generations=8", "algorithm.population=4"]
+    settings += [*OVERRIDES[:2], "evaluator.workers=0", "finetuning.epochs=6"]
     overrides = [part for setting in settings for part in ("--set", setting)]
     compress = ["compress", "--method", "fnp", "--gamma", "0.3", *overrides, "--out", "run"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -223,17 +223,17 @@ def test_a_compression_killed_while_searching_and_while_fine_tuning_ends_the_sam
         place.mkdir()
 
     process = start(killed, *compress)
-    wait_for(killed / "run", 12, process)
+    wait_for(killed / "run", 6, process)
     process.kill()
     process.communicate()
-    assert 12 <= count(killed / "run") < 9 * 8
+    assert 6 <= count(killed / "run") < 9 * 4
     stop_in_epoch(2, start(killed, *compress), signal.SIGKILL)
     assert len(list((killed / "run").glob("tuned-*.evo.training"))) == 1
     for place in (whole, killed):
         with chdir(place):
             made = shell(*compress)
         assert (made.status, made.err) == (0, "")
-    assert "fine-tuning: epoch 2 of 12" not in made.out
+    assert "fine-tuning: epoch 2 of 6" not in made.out
     files = [place / "run" / "small.evo" for place in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert not list((killed / "run").glob("*.training"))

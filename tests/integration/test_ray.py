@@ -184,6 +184,7 @@ class TestCluster:
         assert finish(folder, "ray", **environment) == ""
         assert rows(folder) == expected
 
+    @pytest.mark.slow
     def test_working_dir(self, cluster: dict[str, str], tmp_path: Path, start: Start) -> None:
         """Ray puts the checkout on the workers' path, where its `encodings` must not hide the standard library's."""
         checkout = tmp_path / "checkout"

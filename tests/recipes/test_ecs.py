@@ -6,7 +6,7 @@ import torch
 
 import evo
 from evo.errors import SettingsError
-from evo.recipes.compression import Compression
+from evo.recipes.compression import Compression, as_accurate
 from evo.recipes.ecs import ecs
 from evo.training import Recipe
 
@@ -48,11 +48,32 @@ def test_the_winner_is_what_its_row_says_tuned(digits_task: evo.Task, result: Co
     assert [result.layers.loc["total", "kept_weights"]] == [result.run.history.loc[result.id, "weights"]]
 
 
-def test_it_is_the_first_that_is_as_accurate_or_else_the_most_accurate(result: Compression) -> None:
+def test_it_is_the_first_that_is_as_accurate_or_else_the_most_accurate(
+    digits_task: evo.Task, result: Compression
+) -> None:
     errors: Any = result.tuned["error"]
-    good = errors.index[errors <= result.original_error]
-    assert result.id == (good[0] if len(good) else errors.idxmin())
-    assert len(errors) == 3 or errors.iloc[-1] <= result.original_error
+    good = [row for row, error in errors.items() if as_accurate(error, result.original_error, len(digits_task.val))]
+    assert result.id == (good[0] if good else errors.idxmin())
+    assert len(errors) == 3 or good == [errors.index[-1]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "original", "images", "expected"),
+    [
+        (1, 1, 360, True),
+        (2, 1, 360, True),
+        (4, 1, 360, False),
+        (1, 2, 360, True),
+        (1, 0, 360, False),
+        (0, 0, 360, True),
+        (0, 360, 360, True),
+        (360, 0, 360, False),
+        (70, 60, 10_000, True),
+        (72, 60, 10_000, False),
+    ],
+)
+def test_images_tell_no_less_than_their_standard_error(wrong: int, original: int, images: int, expected: bool) -> None:
+    assert as_accurate(wrong / images, original / images, images) is expected
 
 
 def test_tries_go_from_the_fittest_to_larger_ones_of_the_front(result: Compression) -> None:
