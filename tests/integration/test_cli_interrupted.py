@@ -166,6 +166,7 @@ class Slow(evo.LocalEvaluator):
 """
 
 
+@pytest.mark.slow
 def test_a_release_of_workers_that_hangs_does_not_keep_the_program(tmp_path: Path, start: Start) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     process = start(
