@@ -23,7 +23,7 @@ from evo.recipes.compression import FINETUNING, Compression, check_tuning
 from evo.recipes.ecs import ecs
 from evo.recipes.fnp import fnp
 from evo.recipes.ocnna import ocnna
-from evo.recipes.synaptic import synaptic
+from evo.recipes.synaptic import appraised, synaptic
 from evo.report.progress import ProgressDisplay, TrainingDisplay
 from evo.task import Task
 from evo.training import EpochReport
@@ -159,6 +159,8 @@ def read_method(
             f"--method {name}: it begins with structures of its own and takes no [[seeds]]; leave them out, or use evo search"
         )
     check_tuning(config.finetuning or FINETUNING)
+    if method.recipe is synaptic:  # so that the appraisal is checked before the network is trained
+        config = replace(config, finetuning=appraised(config.finetuning or FINETUNING))
     return method, config
 
 

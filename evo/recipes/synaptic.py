@@ -44,6 +44,11 @@ class SynapticCompression(Compression):
         return (f"connections: {left['pruned']:.1%} removed, {left['dead_units']:.0f} dead units cut out",)
 
 
+def appraised(finetuning: Recipe, appraisal: Appraisal | None = None) -> Recipe:
+    """Return how to train with connections appraised as said, as `finetuning` says, or by default."""
+    return finetuning.model_copy(update={"appraisal": appraisal or finetuning.appraisal or Appraisal()})
+
+
 def synaptic(
     task: Task,
     *,
@@ -78,7 +83,7 @@ def synaptic(
     expect("finetuning", finetuning, Recipe)
     if appraisal is not None:
         expect("appraisal", appraisal, Appraisal)
-    finetuning = finetuning.model_copy(update={"appraisal": appraisal or finetuning.appraisal or Appraisal()})
+    finetuning = appraised(finetuning, appraisal)
     check_tuning(finetuning, task=task)
     network = task.network
     run = search(

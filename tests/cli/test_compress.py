@@ -12,7 +12,7 @@ from evo.callbacks import Progress
 from evo.cli.compress import METHODS, Stages, compress, read_method
 from evo.encodings.channel_vector import ChannelVector
 from evo.encodings.filter_bits import FilterBits
-from evo.errors import EvoError
+from evo.errors import EvoError, SettingsError
 from evo.fitness import FITNESSES, ScoreOfFrame, SubsetFineTune
 from evo.recipes.ocnna import OcnnaCompression
 from evo.recipes.synaptic import SynapticCompression
@@ -75,6 +75,21 @@ def test_synaptic_pruning_trains_by_the_appraisal_that_the_file_says(place: Path
     assert list(made.history["step"].unique()) == list(range(7, 37)), "of 60 steps, from 10 to 60 %"
     assert "fine-tuning: epoch 6 of 6" in screen.getvalue()
     assert read_settings(Path("run"))["source"]["finetuning"]["appraisal"]["threshold"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("synaptic", ["finetuning.epochs=1"]), ("ecs", ["finetuning.epochs=1", "finetuning.appraisal.patience=20"])],
+)
+def test_an_appraisal_that_cannot_work_is_refused_before_the_network_is_trained(
+    method: str, settings: list[str], place: Path
+) -> None:
+    untrained = ["task.model=lenet", "task.data=digits", "task.train.epochs=1"]
+    _, config = read_method(method, None, [*untrained, *settings])
+    reports: list[EpochReport] = []
+    with pytest.raises(SettingsError, match=r"^finetuning: appraisal: \d+ appraisals in \d+ steps are too few"):
+        config.make_task(reports.append)
+    assert not reports
 
 
 def test_layer_policies_evolve_if_the_file_names_an_algorithm(place: Path) -> None:
