@@ -15,8 +15,8 @@ time of every fidelity is measured apart: the same structures by each fidelity i
 line fitted over their multiply-accumulates. An evaluation of a search counts what that line says of its structure.
 
 Outputs: a table on the screen, `benchmarks/results/cascade_<network>_<goal>.json` (with other seeds than the plan's, these are
-in the name) and a picture beside it. Networks and
-searches are kept in `.cache/`, so that an interrupted benchmark goes on where it stopped.
+in the name) and a picture beside it. Networks and searches are kept in `.cache/`, so that an interrupted benchmark goes on
+where it stopped.
 
 Run: `python -m benchmarks.cascade` (LeNet on MNIST; `--quick` takes a minute or two, to show that it runs), or with
 `--network resnet20` (CIFAR-10, JPEG; the base network of `ocnna_accuracy`). Data are read from the folder `EVO_DATA`
@@ -152,7 +152,8 @@ PLANS = {"lenet": LENET, "resnet20": RESNET20}
 def quick(plan: Plan) -> Plan:
     """Return a plan that takes a minute or two and proves nothing."""
     last = {**plan.last, "images": 100, "val_images": 100}
-    return replace(plan, last=last, population=8, generations=2, seeds=(0,), timed=4)
+    ladders = {name: replace(ladder, generations=None) for name, ladder in plan.ladders.items()}
+    return replace(plan, last=last, ladders=ladders, population=8, generations=2, seeds=(0,), timed=4)
 
 
 def make_task(network: str, *, is_quick: bool, console: Console) -> evo.Task:

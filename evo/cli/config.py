@@ -20,7 +20,7 @@ from evo.evaluation import EVALUATORS, Evaluator
 from evo.fitness import Fitness
 from evo.folder import check_place, search_document
 from evo.importing import add_to_path
-from evo.recipes.compression import FINETUNING, check_tuning
+from evo.recipes.compression import FINETUNING, check_appraising
 from evo.run import BASE, SETTINGS, Run, read_settings
 from evo.search import check, search
 from evo.seeding import Seeds
@@ -143,7 +143,7 @@ class Config:
             )
             Seeds.of(self.seeds, self.out).check(task)
             if self.finetuning is not None:
-                check_tuning(self.finetuning, task=task)
+                check_appraising(self.finetuning, task)  # its device may be one of another machine, for `evo export`
 
         return self.task.make(self.seed, check_parts, on_epoch, checkpoint)
 

@@ -63,7 +63,13 @@ def check_tuning(recipe: Recipe, tries: int = 1, task: Task | None = None) -> No
         torch.empty(0, device=recipe.device)
     except Exception as error:  # what torch raises differs by device
         raise SettingsError(f"finetuning.device: {recipe.device!r} cannot be used ({describe(error)})") from None
-    if task is not None and recipe.appraisal is not None:
+    if task is not None:
+        check_appraising(recipe, task)
+
+
+def check_appraising(recipe: Recipe, task: Task) -> None:
+    """Raise SettingsError for an appraisal that cannot work in a fine-tuning on these images, whatever the machine."""
+    if recipe.appraisal is not None:
         whole = task.network.build(task.network.full)
         check_appraisal(recipe.appraisal, whole, recipe.steps(len(task.train)), "finetuning")
 
